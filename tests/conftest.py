@@ -11,8 +11,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 REAL_BAGS = Path(os.environ.get('QT_REAL_BAGS', ROOT.parent / 'shared' / 'bags'))
 
-# Domains 1 to 99: above 101 their ports can collide with ephemeral ones. The offset by process keeps
-# two test runs on one machine apart.
+# Domains 1 to 99: above 101 their ports can collide with ephemeral ones. The offset by process
+# keeps two test runs on one machine apart.
 _domains = itertools.cycle(1 + (os.getpid() * 7 + n) % 99 for n in range(99))
 
 
