@@ -1,0 +1,317 @@
+"""The contract: which topics a policy sees, which fields it commands, and within which limits.
+
+One contract serves the bag converter, the training cache, the checkpoint and the live node. It is
+written as YAML (`config/robots/`), read once, and never changes: everything here is frozen. Two
+contracts with the same content have the same `hash`, whatever their comments and layout.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from qt_ros.errors import ContractError
+from qt_ros.message_types import EPISODE_EVENT
+
+CLOCKS = ('header', 'log')
+MODES = ('absolute', 'delta', 'velocity')
+SOURCES = ('command', 'next_state')
+FALLBACKS = ('hold', 'zero', 'none')
+EPISODE_MODES = ('events', 'one_per_bag', 'time_gap')
+TERMINATE = 'terminate'
+
+
+@dataclass(frozen=True)
+class Camera:
+    """One image stream."""
+
+    name: str
+    topic: str
+    type: str
+    size: tuple[int, int]  # (height, width) [px] that images are resized to
+    max_age_s: float = 0.25  # an older image is still used, but marked invalid
+
+    @property
+    def stream(self) -> str:
+        """Name of the stream that carries this camera."""
+        return self.name
+
+
+@dataclass(frozen=True)
+class StateStream:
+    """Some numbers of one topic, in the order of `fields`."""
+
+    name: str
+    topic: str
+    type: str
+    fields: tuple[str, ...]  # as written for the type, e.g. 'position.waist'
+    max_age_s: float = 0.25
+    by_index: bool = False  # JointState without names: fields are 'position.0', ...
+
+    @property
+    def stream(self) -> str:
+        """Name of this stream."""
+        return self.name
+
+
+@dataclass(frozen=True)
+class ActionDim:
+    """One dimension of the action: a number that the policy chooses among `bins` values."""
+
+    name: str
+    field: str
+    mode: str  # absolute | delta (from the last commanded value) | velocity
+    low: float
+    high: float
+    bins: int
+    unit: str = ''
+    base: str = ''  # state field that measures it, where that is not position.FIELD
+
+
+@dataclass(frozen=True)
+class ActionTopic:
+    """Dimensions that travel in one command message, or are derived from the next state."""
+
+    topic: str | None
+    type: str | None
+    source: str = 'command'  # command | next_state (then topic and type are None)
+    dims: tuple[ActionDim, ...] = ()
+
+
+@dataclass(frozen=True)
+class JointLimit:
+    """What the limiter allows for one dimension; None: no limit of that kind."""
+
+    position: tuple[float, float] | None = None  # range of the commanded value
+    velocity: float | None = None  # largest change per second
+    step: float | None = None  # largest change from one command to the next
+
+
+@dataclass(frozen=True)
+class Safety:
+    """Limits by name of dimension, and what to do when decisions stop coming."""
+
+    limits: Mapping[str, JointLimit] = field(default_factory=dict, hash=False)
+    watchdog_s: float = 0.3
+    fallback: str = 'hold'  # hold | zero | none
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """How a recording is cut into episodes."""
+
+    mode: str = 'events'  # events | one_per_bag | time_gap
+    topic: str | None = None  # of the EpisodeEvent messages, for events
+    gap_s: float | None = None  # silence that ends an episode, for time_gap
+
+
+@dataclass(frozen=True)
+class Contract:
+    """Everything that a robot, its recordings, a dataset and a policy have to agree on."""
+
+    name: str
+    rate_hz: float
+    clock: str  # header | log: one clock for a whole bag
+    cameras: tuple[Camera, ...]
+    state: tuple[StateStream, ...]
+    action: tuple[ActionTopic, ...]
+    terminate_bins: int | None
+    episodes: Episodes
+    safety: Safety
+    max_gap_s: float = 1.0  # a stream that is silent for longer cuts the episode
+
+    @property
+    def period_ns(self) -> int:
+        """Time between two ticks [ns], rounded; use `tick_ns` for the time of a tick."""
+        return round(Fraction(10**9) / Fraction(self.rate_hz))
+
+    def tick_ns(self, t0_ns: int, k: int) -> int:
+        """Return the time of tick `k` [ns]: t0 + k / rate, rounded once, so errors never add up.
+
+        At 30 Hz from 0: 0, 33333333, 66666667, 100000000.
+        """
+        return int(t0_ns) + round(Fraction(int(k) * 10**9) / Fraction(self.rate_hz))
+
+    @property
+    def action_dims(self) -> tuple[ActionDim, ...]:
+        """The dimensions that are commanded, in order: `dims` without terminate."""
+        return tuple(dim for topic in self.action for dim in topic.dims)
+
+    @property
+    def dims(self) -> tuple[ActionDim, ...]:
+        """Every dimension the policy decides, in order; terminate last where declared."""
+        if self.terminate_bins is None:
+            return self.action_dims
+        end = ActionDim(TERMINATE, TERMINATE, 'absolute', 0.0, 1.0, self.terminate_bins)
+        return (*self.action_dims, end)
+
+    @property
+    def state_names(self) -> tuple[str, ...]:
+        """Names of the entries of the state vector, 'STREAM.FIELD', (S,)."""
+        return tuple(f'{s.name}.{name}' for s in self.state for name in s.fields)
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """Names of all observation streams: cameras, then state."""
+        return tuple(item.stream for item in (*self.cameras, *self.state))
+
+    @property
+    def topics(self) -> dict[str, str]:
+        """{topic: type} of everything that a recording needs: observations, commands, events."""
+        found = {item.topic: item.type for item in (*self.cameras, *self.state)}
+        for action in self.action:
+            if action.topic is not None and action.type is not None:
+                found[action.topic] = action.type
+        if self.episodes.topic is not None:
+            found[self.episodes.topic] = EPISODE_EVENT
+        return found
+
+    def state_index(self, name: str) -> int | None:
+        """Return where 'STREAM.FIELD' or 'FIELD' stands in the state vector, None if nowhere.
+
+        A bare FIELD that several streams hold means the first of them in the contract.
+        """
+        names = self.state_names
+        if name in names:
+            return names.index(name)
+        bare = [item for stream in self.state for item in stream.fields]
+        return bare.index(name) if name in bare else None
+
+    def base_index(self, dim: ActionDim) -> int | None:
+        """Return where the state measures what `dim` commands, None where it does not.
+
+        `base` where the contract gives one, else the state field 'position.FIELD', else FIELD
+        itself (Cartesian commands); never FIELD where that is only an index.
+        """
+        if dim.base:
+            return self.state_index(dim.base)
+        found = self.state_index(f'position.{dim.field}')
+        if found is None and not dim.field.isdigit() and dim.field != 'data':
+            found = self.state_index(dim.field)
+        return found
+
+    @cached_property
+    def hash(self) -> str:
+        """sha256 of the content (hex): equal for contracts that differ in comments only."""
+        content = self.to_dict()
+        # Cameras keep their order in the model; a JSON object would lose it when sorted.
+        content['cameras'] = list(content.get('cameras', {}).items())
+        text = json.dumps(content, sort_keys=True, separators=(',', ':'), allow_nan=False)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the contract as plain values under the keys of the YAML file."""
+        content: dict[str, Any] = {
+            'name': self.name,
+            'rate_hz': self.rate_hz,
+            'clock': self.clock,
+            'max_gap_s': self.max_gap_s,
+            'cameras': {camera.name: _camera_dict(camera) for camera in self.cameras},
+            'state': [_state_dict(stream) for stream in self.state],
+            'action': [_action_dict(action) for action in self.action],
+        }
+        if self.terminate_bins is not None:
+            content['terminate'] = {'bins': self.terminate_bins}
+        content['episodes'] = _episodes_value(self.episodes)
+        content['safety'] = {
+            'limits': {name: _limit_dict(limit) for name, limit in self.safety.limits.items()},
+            'watchdog_s': self.safety.watchdog_s,
+            'fallback': self.safety.fallback,
+        }
+        return content
+
+    def to_yaml(self) -> str:
+        """Return YAML that `parse` turns into an equal contract."""
+        return yaml.safe_dump(self.to_dict(), sort_keys=False, width=99, allow_unicode=True)
+
+    @classmethod
+    def parse(cls, text: str, origin: str = '<text>') -> Contract:
+        """Read a contract from YAML text; ContractError lists every problem with its line."""
+        from qt_ros.contract_parse import parse_contract
+
+        return parse_contract(text, origin)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Contract:
+        """Read a contract from a file; ContractError lists every problem with its line."""
+        try:
+            text = Path(path).read_text(encoding='utf-8')
+        except OSError as error:
+            raise ContractError(
+                f'{path}: cannot read the contract: {error.strerror}; give the path of a YAML '
+                'file such as config/robots/block_arm.yaml'
+            ) from error
+        except UnicodeDecodeError as error:
+            raise ContractError(f'{path}: not UTF-8 text; a contract is a YAML file') from error
+        return cls.parse(text, origin=str(path))
+
+
+def _camera_dict(camera: Camera) -> dict[str, Any]:
+    return {
+        'topic': camera.topic,
+        'type': camera.type,
+        'size': list(camera.size),
+        'max_age_s': camera.max_age_s,
+    }
+
+
+def _state_dict(stream: StateStream) -> dict[str, Any]:
+    return {
+        'name': stream.name,
+        'topic': stream.topic,
+        'type': stream.type,
+        'fields': list(stream.fields),
+        'max_age_s': stream.max_age_s,
+        'by_index': stream.by_index,
+    }
+
+
+def _action_dict(action: ActionTopic) -> dict[str, Any]:
+    if action.source == 'next_state':
+        head: dict[str, Any] = {'from': 'next_state'}
+    else:
+        head = {'topic': action.topic, 'type': action.type}
+    return {**head, 'dims': [_dim_dict(dim) for dim in action.dims]}
+
+
+def _dim_dict(dim: ActionDim) -> dict[str, Any]:
+    content: dict[str, Any] = {
+        'name': dim.name,
+        'field': dim.field,
+        'mode': dim.mode,
+        'low': dim.low,
+        'high': dim.high,
+        'bins': dim.bins,
+    }
+    if dim.unit:
+        content['unit'] = dim.unit
+    if dim.base:
+        content['base'] = dim.base
+    return content
+
+
+def _limit_dict(limit: JointLimit) -> dict[str, Any]:
+    content: dict[str, Any] = {}
+    if limit.position is not None:
+        content['position'] = list(limit.position)
+    if limit.velocity is not None:
+        content['velocity'] = limit.velocity
+    if limit.step is not None:
+        content['step'] = limit.step
+    return content
+
+
+def _episodes_value(episodes: Episodes) -> Any:
+    if episodes.mode == 'events':
+        return {'events': episodes.topic}
+    if episodes.mode == 'time_gap':
+        return {'time_gap': episodes.gap_s}
+    return episodes.mode

@@ -1,0 +1,86 @@
+"""Which ROS message types a contract may name, for which purpose, and how their fields are written.
+
+One table serves the contract's checks, the decoders and the encoders, so that what a contract may
+say and what the code can do cannot drift apart. No ROS is needed here: types are names.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from qt_ros.errors import QtRosError
+
+IMAGE = 'sensor_msgs/msg/Image'
+COMPRESSED_IMAGE = 'sensor_msgs/msg/CompressedImage'
+JOINT_STATE = 'sensor_msgs/msg/JointState'
+JOINT_TRAJECTORY = 'trajectory_msgs/msg/JointTrajectory'
+FLOAT32_ARRAY = 'std_msgs/msg/Float32MultiArray'
+FLOAT64_ARRAY = 'std_msgs/msg/Float64MultiArray'
+FLOAT32 = 'std_msgs/msg/Float32'
+FLOAT64 = 'std_msgs/msg/Float64'
+BOOL = 'std_msgs/msg/Bool'
+TWIST = 'geometry_msgs/msg/Twist'
+TWIST_STAMPED = 'geometry_msgs/msg/TwistStamped'
+POSE_STAMPED = 'geometry_msgs/msg/PoseStamped'
+JOINT_JOG = 'control_msgs/msg/JointJog'
+GRIPPER_COMMAND = 'control_msgs/msg/GripperCommand'
+EPISODE_EVENT = 'q_transformer_ros/msg/EpisodeEvent'
+
+CAMERA_TYPES = (IMAGE, COMPRESSED_IMAGE)
+
+
+@dataclass(frozen=True)
+class FieldSyntax:
+    """How a field of one message type is written in a contract: a pattern, and that in words."""
+
+    pattern: str
+    words: str
+
+    def accepts(self, field: str) -> bool:
+        """Say whether `field` is written as this message type wants it."""
+        return re.fullmatch(self.pattern, field, flags=re.DOTALL) is not None
+
+
+_JOINT_KINDS = FieldSyntax(
+    r'(position|velocity|effort)\..+', 'position.JOINT, velocity.JOINT, effort.JOINT'
+)
+_INDEX = FieldSyntax(r'0|[1-9][0-9]*', 'an index such as "0"')
+_TWIST = FieldSyntax(r'(linear|angular)\.[xyz]', 'linear.x|y|z, angular.x|y|z')
+_DATA = FieldSyntax(r'data', 'data')
+
+_SYNTAX: dict[str, FieldSyntax] = {
+    JOINT_STATE: _JOINT_KINDS,
+    JOINT_TRAJECTORY: FieldSyntax(r'.+', 'the name of a joint'),
+    FLOAT32_ARRAY: _INDEX,
+    FLOAT64_ARRAY: _INDEX,
+    FLOAT32: _DATA,
+    FLOAT64: _DATA,
+    BOOL: _DATA,
+    TWIST: _TWIST,
+    TWIST_STAMPED: _TWIST,
+    POSE_STAMPED: FieldSyntax(
+        r'position\.[xyz]|orientation\.[xyzw]', 'position.x|y|z, orientation.x|y|z|w'
+    ),
+    JOINT_JOG: FieldSyntax(
+        r'(displacement|velocity)\..+', 'displacement.JOINT, velocity.JOINT'
+    ),
+    GRIPPER_COMMAND: FieldSyntax(r'position|max_effort', 'position, max_effort'),
+}
+
+STATE_TYPES = tuple(_SYNTAX)
+COMMAND_TYPES = tuple(_SYNTAX)
+
+BY_INDEX_SYNTAX = FieldSyntax(
+    r'(position|velocity|effort)\.(0|[1-9][0-9]*)',
+    'position.INDEX, velocity.INDEX, effort.INDEX (by_index is true)',
+)
+
+
+def field_syntax(type: str, by_index: bool = False) -> FieldSyntax:
+    """Return how fields of message type `type` are written; KeyError for an unsupported type."""
+    return BY_INDEX_SYNTAX if by_index else _SYNTAX[type]
+
+
+class DecodeError(QtRosError):
+    """A message that does not hold what the contract names, or that is damaged."""
