@@ -1,0 +1,1 @@
+"""The simulated robot: a MuJoCo block world, a scripted expert, and evaluation in process."""
