@@ -159,14 +159,19 @@ class Contract:
         return tuple(f'{s.name}.{name}' for s in self.state for name in s.fields)
 
     @property
+    def observed(self) -> tuple[Camera | StateStream, ...]:
+        """All observation streams: cameras, then state."""
+        return (*self.cameras, *self.state)
+
+    @property
     def streams(self) -> tuple[str, ...]:
         """Names of all observation streams: cameras, then state."""
-        return tuple(item.stream for item in (*self.cameras, *self.state))
+        return tuple(item.stream for item in self.observed)
 
     @property
     def topics(self) -> dict[str, str]:
         """{topic: type} of everything that a recording needs: observations, commands, events."""
-        found = {item.topic: item.type for item in (*self.cameras, *self.state)}
+        found = {item.topic: item.type for item in self.observed}
         for action in self.action:
             if action.topic is not None and action.type is not None:
                 found[action.topic] = action.type

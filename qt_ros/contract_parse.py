@@ -25,6 +25,9 @@ from qt_ros.message_types import (
     CAMERA_TYPES,
     COMMAND_TYPES,
     EPISODE_EVENT,
+    FLOAT32_ARRAY,
+    FLOAT64_ARRAY,
+    JOINT_JOG,
     JOINT_STATE,
     JOINT_TRAJECTORY,
     STATE_TYPES,
@@ -179,8 +182,8 @@ class _Parser:
             if dim.field and dim.field in [other.field for other in dims]:
                 item.problem(f'field {dim.field!r} is commanded twice')
             dims.append(dim)
-        if type and 'dims' in keys and type.endswith('MultiArray'):
-            _check_array(keys['dims'], dims)
+        if type and 'dims' in keys:
+            _check_complete(keys['dims'], type, [dim.field for dim in dims if dim.field])
         return ActionTopic(topic, type, source, tuple(dims))
 
     def _dim(self, value: Value, type: str | None, source: str) -> ActionDim:
@@ -369,13 +372,20 @@ def _check_field(value: Value, text: str, type: str, by_index: bool) -> None:
             value.problem(f'{text!r} is not a field of {type}; allowed: {syntax.words}')
 
 
-def _check_array(value: Value, dims: Sequence[ActionDim]) -> None:
-    found = {int(dim.field) for dim in dims if dim.field.isdigit()}
-    gaps = sorted(set(range(max(found, default=-1) + 1)) - found)
-    if gaps:
-        value.problem(
-            f'an array command needs every index from 0; missing: {", ".join(map(str, gaps))}'
-        )
+def _check_complete(value: Value, type: str, fields: Sequence[str]) -> None:
+    """Check that the fields fill the arrays of a command, so that no entry must be made up."""
+    missing: list[str] = []
+    if type in (FLOAT32_ARRAY, FLOAT64_ARRAY):
+        # Of n distinct indices from 0 without a gap, none is above n - 1.
+        missing = [str(i) for i in range(len(fields)) if str(i) not in fields]
+    elif type in (JOINT_STATE, JOINT_JOG):
+        split = [field.split('.', 1) for field in fields if '.' in field]
+        kinds = dict.fromkeys(kind for kind, _ in split)
+        joints = dict.fromkeys(joint for _, joint in split)
+        wanted = [f'{kind}.{joint}' for kind in kinds for joint in joints]
+        missing = [field for field in wanted if field not in fields]
+    if missing:
+        value.problem(f'one message carries all entries of its arrays; missing: {missing}')
 
 
 def _size(value: Value) -> tuple[int, int]:

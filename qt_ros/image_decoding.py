@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
@@ -104,7 +104,7 @@ def _decode_raw(msg: Any) -> Pixels:
         )
     image = _unpack(msg)
     if _cv_bridge_agrees(msg.encoding):
-        return _with_cv_bridge(image, msg.encoding)
+        return _with_cv_bridge(_cv_bridge(), image, msg.encoding)
     return _ENCODINGS[msg.encoding][2](image)
 
 
@@ -130,32 +130,33 @@ def _unpack(msg: Any) -> Pixels:
     return pixels if channels == 1 else pixels.reshape(height, width, channels)
 
 
-@lru_cache(maxsize=1)
+@cache
 def _cv_bridge() -> Any | None:
     """Return a CvBridge, None where it does not import (not installed, or built for NumPy 1)."""
     try:
         from cv_bridge import CvBridge
 
         return CvBridge()
-    except Exception:  # its compiled part fails in more ways than ImportError; the table stands in
+    except (ImportError, AttributeError, RuntimeError, SystemError, OSError):
         return None
 
 
-@lru_cache(maxsize=None)
+@cache
 def _cv_bridge_agrees(encoding: str) -> bool:
     """Try cv_bridge on a small image: does it work here, and give what the table gives?"""
     kind, channels, convert = _ENCODINGS[encoding]
-    if _cv_bridge() is None or kind != 'u1':  # wider pixels: cv_bridge has no rule for depth
+    bridge = _cv_bridge()
+    if bridge is None or kind != 'u1':  # wider pixels: cv_bridge has no rule for depth
         return False
     shape = (6, 8) if channels == 1 else (6, 8, channels)
     image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     try:
-        return np.array_equal(_with_cv_bridge(image, encoding), convert(image))
-    except Exception:  # an encoding it does not know, or a version that does not fit this numpy
-        return False
+        return np.array_equal(_with_cv_bridge(bridge, image, encoding), convert(image))
+    except (TypeError, ValueError, KeyError, AttributeError, RuntimeError, cv2.error):
+        return False  # an encoding it does not know, or a version that does not fit this numpy
 
 
-def _with_cv_bridge(image: Pixels, encoding: str) -> Pixels:
+def _with_cv_bridge(bridge: Any, image: Pixels, encoding: str) -> Pixels:
     height, width = image.shape[:2]
     message = SimpleNamespace(
         height=height,
@@ -165,8 +166,6 @@ def _with_cv_bridge(image: Pixels, encoding: str) -> Pixels:
         step=image.nbytes // height,
         data=image.tobytes(),
     )
-    bridge = _cv_bridge()
-    assert bridge is not None
     return np.asarray(bridge.imgmsg_to_cv2(message, 'rgb8'))
 
 
@@ -191,7 +190,7 @@ def _decode_compressed_depth(data: bytes, described: str) -> Pixels:
     """12 bytes of header, then a 16-bit PNG of millimetres (16UC1) or inverse depth (32FC1)."""
     if 'rvl' in described.lower():
         raise DecodeError(
-            f'format {described!r} is not supported; set the camera driver\'s '
+            f"format {described!r} is not supported; set the camera driver's "
             'compressedDepth format parameter to png'
         )
     if len(data) <= _DEPTH_HEADER.size:

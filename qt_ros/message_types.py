@@ -1,4 +1,4 @@
-"""Which ROS message types a contract may name, for which purpose, and how their fields are written.
+"""The ROS message types that a contract may name, and how fields of each are written.
 
 One table serves the contract's checks, the decoders and the encoders, so that what a contract may
 say and what the code can do cannot drift apart. No ROS is needed here: types are names.
@@ -62,9 +62,7 @@ _SYNTAX: dict[str, FieldSyntax] = {
     POSE_STAMPED: FieldSyntax(
         r'position\.[xyz]|orientation\.[xyzw]', 'position.x|y|z, orientation.x|y|z|w'
     ),
-    JOINT_JOG: FieldSyntax(
-        r'(displacement|velocity)\..+', 'displacement.JOINT, velocity.JOINT'
-    ),
+    JOINT_JOG: FieldSyntax(r'(displacement|velocity)\..+', 'displacement.JOINT, velocity.JOINT'),
     GRIPPER_COMMAND: FieldSyntax(r'position|max_effort', 'position, max_effort'),
 }
 

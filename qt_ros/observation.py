@@ -1,8 +1,8 @@
 """Observations at ticks: sample every stream of a contract, then decode.
 
 The live node and the bag converter call the same three functions here, `stamp_of`,
-`ObservationSampler.sample` and `build_observation`, so that an observation rebuilt from a recording
-equals, bit for bit, the one that the policy saw.
+`ObservationSampler.sample` and `build_observation`, so that an observation rebuilt from a
+recording equals, bit for bit, the one that the policy saw.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qt_ros.contract import Contract
-from qt_ros.decoding import decode_image, decode_state
+from qt_ros.contract import Camera, Contract, StateStream
+from qt_ros.decoding import decode_image, decode_state, holds
 from qt_ros.streams import Sample, Stream
 
 
@@ -40,16 +40,25 @@ class ObservationSampler:
 
     def __init__(self, contract: Contract, keep_ns: int | None = None) -> None:
         self.streams: dict[str, Stream] = {}
-        self._by_topic: dict[str, list[Stream]] = {}
-        for source in (*contract.cameras, *contract.state):
+        self.partial: dict[str, int] = {}  # {state stream: messages without all of its fields}
+        self._by_topic: dict[str, list[Camera | StateStream]] = {}
+        for source in contract.observed:
             stream = Stream(source.stream, round(source.max_age_s * 1e9), keep_ns)
             self.streams[source.stream] = stream
-            self._by_topic.setdefault(source.topic, []).append(stream)
+            self._by_topic.setdefault(source.topic, []).append(source)
 
-    def add(self, topic: str, stamp_ns: int, item: Any) -> None:
-        """Put a message into every stream that `topic` feeds; KeyError if it feeds none."""
-        for stream in self._by_topic[topic]:
-            stream.add(stamp_ns, item)
+    def add(self, topic: str, stamp_ns: int, item: Any, message: Any = None) -> None:
+        """Put an item into every stream that `topic` feeds; KeyError if it feeds none.
+
+        Arm and gripper drivers often share one /joint_states topic, each with its own joints. Given
+        the `message`, a state stream passes over (and counts) those that lack one of its fields.
+        """
+        for source in self._by_topic[topic]:
+            if message is not None and isinstance(source, StateStream):
+                if not holds(message, source.type, source.fields, source.by_index):
+                    self.partial[source.stream] = self.partial.get(source.stream, 0) + 1
+                    continue
+            self.streams[source.stream].add(stamp_ns, item)
 
     def missing(self, t_ns: int) -> tuple[str, ...]:
         """Return the names of streams that have nothing at or before `t_ns`."""

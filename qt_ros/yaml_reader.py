@@ -104,9 +104,7 @@ class Value:
         self.problem('needs true or false')
         return None
 
-    def number(
-        self, above: float | None = None, at_most: float | None = None
-    ) -> float | None:
+    def number(self, above: float | None = None, at_most: float | None = None) -> float | None:
         """Return a finite float, larger than `above` and not larger than `at_most` if given."""
         limits = [f'> {above:g}'] if above is not None else []
         limits += [f'<= {at_most:g}'] if at_most is not None else []
@@ -173,7 +171,7 @@ class Value:
         return list(found.items())
 
     def mapping(self, known: Sequence[str], required: Sequence[str] = ()) -> dict[str, Value]:
-        """Return {key: value}; unknown, repeated and missing keys are noted, empty ones dropped."""
+        """Return {key: value}; unknown, repeated and missing keys are noted, empty left out."""
         if not isinstance(self._node, MappingNode):
             self.problem(f'needs "key: value" entries; known keys: {", ".join(known)}')
             return {}
@@ -182,9 +180,7 @@ class Value:
             if key in known:
                 found[key] = value
             else:
-                value.problem(
-                    f'unknown key; known keys: {", ".join(known)}{nearest(key, known)}'
-                )
+                value.problem(f'unknown key; known keys: {", ".join(known)}{nearest(key, known)}')
         for key in required:
             if key not in found:
                 self.problem(f'key {key!r} is missing')
@@ -212,6 +208,7 @@ def read_yaml(text: str, problems: Problems) -> Value:
     if node is None:
         problems.add(1, 'the file is empty; start from config/robots/block_arm.yaml')
         problems.raise_if_any()
+    assert node is not None
     return Value(node, '', problems)
 
 
