@@ -21,17 +21,21 @@ from qt_ros.contract import (
     Safety,
     StateStream,
 )
+from qt_ros.contract_values import (
+    bad_name,
+    check_complete,
+    check_field,
+    read_limit,
+    read_max_age,
+    read_size,
+)
 from qt_ros.message_types import (
     CAMERA_TYPES,
     COMMAND_TYPES,
     EPISODE_EVENT,
-    FLOAT32_ARRAY,
-    FLOAT64_ARRAY,
-    JOINT_JOG,
     JOINT_STATE,
     JOINT_TRAJECTORY,
     STATE_TYPES,
-    field_syntax,
 )
 from qt_ros.yaml_reader import Problems, Value, nearest, read_yaml
 
@@ -94,7 +98,7 @@ class _Parser:
         found = []
         for name, value in section.entries():
             if not _NAME.fullmatch(name):
-                value.problem(_bad_name('camera', name))
+                value.problem(bad_name('camera', name))
             keys = value.mapping(
                 ('topic', 'type', 'size', 'max_age_s'), required=('topic', 'type', 'size')
             )
@@ -105,8 +109,8 @@ class _Parser:
                     name,
                     self._topic(keys, type, value),
                     type,
-                    _size(keys['size']) if 'size' in keys else (0, 0),
-                    _max_age(keys),
+                    read_size(keys['size']) if 'size' in keys else (0, 0),
+                    read_max_age(keys),
                 )
             )
         return tuple(found)
@@ -127,7 +131,7 @@ class _Parser:
             if by_index and type and type != JOINT_STATE:
                 keys['by_index'].problem(f'is for {JOINT_STATE} only')
             fields = self._fields(keys['fields'], type, by_index) if 'fields' in keys else ()
-            found.append(StateStream(name, topic, type, fields, _max_age(keys), by_index))
+            found.append(StateStream(name, topic, type, fields, read_max_age(keys), by_index))
         return tuple(found)
 
     def _fields(self, section: Value, type: str, by_index: bool) -> tuple[str, ...]:
@@ -138,7 +142,7 @@ class _Parser:
                 continue
             if text in found:
                 value.problem(f'field {text} is listed twice')
-            _check_field(value, text, type, by_index and type == JOINT_STATE)
+            check_field(value, text, type, by_index and type == JOINT_STATE)
             found.append(text)
         return tuple(found)
 
@@ -183,7 +187,7 @@ class _Parser:
                 item.problem(f'field {dim.field!r} is commanded twice')
             dims.append(dim)
         if type and 'dims' in keys:
-            _check_complete(keys['dims'], type, [dim.field for dim in dims if dim.field])
+            check_complete(keys['dims'], type, [dim.field for dim in dims if dim.field])
         return ActionTopic(topic, type, source, tuple(dims))
 
     def _dim(self, value: Value, type: str | None, source: str) -> ActionDim:
@@ -194,7 +198,7 @@ class _Parser:
         name = self._dim_name(keys['name']) if 'name' in keys else ''
         field = (keys['field'].text() if 'field' in keys else None) or ''
         if field and source == 'command':
-            _check_field(keys['field'], field, type or '', False)
+            check_field(keys['field'], field, type or '', False)
         mode = (keys['mode'].choice(MODES, 'mode') if 'mode' in keys else 'absolute') or ''
         if mode == 'velocity' and type == JOINT_TRAJECTORY:
             keys['mode'].problem('a JointTrajectory carries positions; allowed: absolute, delta')
@@ -253,7 +257,7 @@ class _Parser:
         keys = section.mapping(('limits', 'watchdog_s', 'fallback'))
         limits: dict[str, JointLimit] = {}
         for name, value in keys['limits'].entries() if 'limits' in keys else []:
-            limits[name] = _limit(value)
+            limits[name] = read_limit(value)
             self._check_limit(name, limits[name], value)
         watchdog_s = keys['watchdog_s'].number(above=0.0) if 'watchdog_s' in keys else 0.3
         fallback = keys['fallback'].choice(FALLBACKS, 'fallback') if 'fallback' in keys else 'hold'
@@ -328,7 +332,7 @@ class _Parser:
     def _safe_name(self, value: Value) -> str:
         text = value.text() or ''
         if text and not _NAME.fullmatch(text):
-            value.problem(_bad_name('name', text))
+            value.problem(bad_name('name', text))
             return ''
         return text
 
@@ -363,62 +367,3 @@ class _Parser:
                 f'{topic} has type {type} here and {first_type} in line {first.line}; '
                 'a topic has one type'
             )
-
-
-def _check_field(value: Value, text: str, type: str, by_index: bool) -> None:
-    if type:
-        syntax = field_syntax(type, by_index)
-        if not syntax.accepts(text):
-            value.problem(f'{text!r} is not a field of {type}; allowed: {syntax.words}')
-
-
-def _check_complete(value: Value, type: str, fields: Sequence[str]) -> None:
-    """Check that the fields fill the arrays of a command, so that no entry must be made up."""
-    missing: list[str] = []
-    if type in (FLOAT32_ARRAY, FLOAT64_ARRAY):
-        # Of n distinct indices from 0 without a gap, none is above n - 1.
-        missing = [str(i) for i in range(len(fields)) if str(i) not in fields]
-    elif type in (JOINT_STATE, JOINT_JOG):
-        split = [field.split('.', 1) for field in fields if '.' in field]
-        kinds = dict.fromkeys(kind for kind, _ in split)
-        joints = dict.fromkeys(joint for _, joint in split)
-        wanted = [f'{kind}.{joint}' for kind in kinds for joint in joints]
-        missing = [field for field in wanted if field not in fields]
-    if missing:
-        value.problem(f'one message carries all entries of its arrays; missing: {missing}')
-
-
-def _size(value: Value) -> tuple[int, int]:
-    pair = value.pair('whole number')
-    if pair is None:
-        return 0, 0
-    height, width = pair[0].integer(8, 8192), pair[1].integer(8, 8192)
-    return height or 0, width or 0
-
-
-def _max_age(keys: dict[str, Value]) -> float:
-    return (keys['max_age_s'].number(above=0.0) if 'max_age_s' in keys else 0.25) or 0.25
-
-
-def _limit(value: Value) -> JointLimit:
-    keys = value.mapping(('position', 'velocity', 'step'))
-    if not keys:
-        value.problem('limits nothing; allowed: position: [low, high], velocity, step')
-    position = None
-    pair = keys['position'].pair() if 'position' in keys else None
-    if pair is not None:
-        low, high = pair[0].number(), pair[1].number()
-        if low is not None and high is not None:
-            position = (low, high)
-            if low >= high:
-                keys['position'].problem(f'low {low:g} must be smaller than high {high:g}')
-    velocity = keys['velocity'].number(above=0.0) if 'velocity' in keys else None
-    step = keys['step'].number(above=0.0) if 'step' in keys else None
-    return JointLimit(position, velocity, step)
-
-
-def _bad_name(what: str, name: str) -> str:
-    return (
-        f'{what} {name!r} is not safe in file names; '
-        'allowed: letters, digits and underscores, not starting with a digit'
-    )

@@ -50,15 +50,15 @@ class ObservationSampler:
     def add(self, topic: str, stamp_ns: int, item: Any, message: Any = None) -> None:
         """Put an item into every stream that `topic` feeds; KeyError if it feeds none.
 
-        Arm and gripper drivers often share one /joint_states topic, each with its own joints. Given
-        the `message`, a state stream passes over (and counts) those that lack one of its fields.
+        Arm and gripper drivers often share one /joint_states topic, each with its own joints.
+        Given the `message`, a state stream passes over (and counts in `partial`) those that lack
+        one of its fields.
         """
         for source in self._by_topic[topic]:
-            if message is not None and isinstance(source, StateStream):
-                if not holds(message, source.type, source.fields, source.by_index):
-                    self.partial[source.stream] = self.partial.get(source.stream, 0) + 1
-                    continue
-            self.streams[source.stream].add(stamp_ns, item)
+            if message is None or isinstance(source, Camera) or _complete(source, message):
+                self.streams[source.stream].add(stamp_ns, item)
+            else:
+                self.partial[source.stream] = self.partial.get(source.stream, 0) + 1
 
     def missing(self, t_ns: int) -> tuple[str, ...]:
         """Return the names of streams that have nothing at or before `t_ns`."""
@@ -122,6 +122,10 @@ def build_observation(
     state = np.concatenate([np.zeros(0, np.float32), *parts])
     stamps_ns = {name: sample.stamp_ns for name, sample in samples.items()}
     return Observation(int(t_ns), images, state, stamps_ns, valid)
+
+
+def _complete(source: StateStream, message: Any) -> bool:
+    return holds(message, source.type, source.fields, source.by_index)
 
 
 def stamp_of(contract: Contract, msg: Any, type: str, receive_ns: int) -> int:

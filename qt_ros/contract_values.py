@@ -1,0 +1,79 @@
+"""The small readers and checks that the sections of a contract are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from qt_ros.contract import JointLimit
+from qt_ros.message_types import (
+    FLOAT32_ARRAY,
+    FLOAT64_ARRAY,
+    JOINT_JOG,
+    JOINT_STATE,
+    field_syntax,
+)
+from qt_ros.yaml_reader import Value
+
+
+def check_field(value: Value, text: str, type: str, by_index: bool) -> None:
+    """Check that `text` is written as fields of message type `type` are; '' is not checked."""
+    if type:
+        syntax = field_syntax(type, by_index)
+        if not syntax.accepts(text):
+            value.problem(f'{text!r} is not a field of {type}; allowed: {syntax.words}')
+
+
+def check_complete(value: Value, type: str, fields: Sequence[str]) -> None:
+    """Check that the fields fill the arrays of a command, so that no entry must be made up."""
+    missing: list[str] = []
+    if type in (FLOAT32_ARRAY, FLOAT64_ARRAY):
+        # Of n distinct indices from 0 without a gap, none is above n - 1.
+        missing = [str(i) for i in range(len(fields)) if str(i) not in fields]
+    elif type in (JOINT_STATE, JOINT_JOG):
+        split = [field.split('.', 1) for field in fields if '.' in field]
+        kinds = dict.fromkeys(kind for kind, _ in split)
+        joints = dict.fromkeys(joint for _, joint in split)
+        wanted = [f'{kind}.{joint}' for kind in kinds for joint in joints]
+        missing = [field for field in wanted if field not in fields]
+    if missing:
+        value.problem(f'one message carries all entries of its arrays; missing: {missing}')
+
+
+def read_size(value: Value) -> tuple[int, int]:
+    """Read [height, width] in pixels."""
+    pair = value.pair('whole number')
+    if pair is None:
+        return 0, 0
+    height, width = pair[0].integer(8, 8192), pair[1].integer(8, 8192)
+    return height or 0, width or 0
+
+
+def read_max_age(keys: dict[str, Value]) -> float:
+    """Read the optional max_age_s of a stream [s]."""
+    return (keys['max_age_s'].number(above=0.0) if 'max_age_s' in keys else 0.25) or 0.25
+
+
+def read_limit(value: Value) -> JointLimit:
+    """Read what limits one dimension; at least one kind of limit."""
+    keys = value.mapping(('position', 'velocity', 'step'))
+    if not keys:
+        value.problem('limits nothing; allowed: position: [low, high], velocity, step')
+    position = None
+    pair = keys['position'].pair() if 'position' in keys else None
+    if pair is not None:
+        low, high = pair[0].number(), pair[1].number()
+        if low is not None and high is not None:
+            position = (low, high)
+            if low >= high:
+                keys['position'].problem(f'low {low:g} must be smaller than high {high:g}')
+    velocity = keys['velocity'].number(above=0.0) if 'velocity' in keys else None
+    step = keys['step'].number(above=0.0) if 'step' in keys else None
+    return JointLimit(position, velocity, step)
+
+
+def bad_name(what: str, name: str) -> str:
+    """Say why a name is refused: names become parts of file names and dataset columns."""
+    return (
+        f'{what} {name!r} is not safe in file names; '
+        'allowed: letters, digits and underscores, not starting with a digit'
+    )
