@@ -1,1 +1,1 @@
-"""The Q-Transformer: an offline, value-based policy whose action dimensions are decoded in turn."""
+"""The Q-Transformer: an offline, value-based policy that decodes action dimensions in turn."""

@@ -8,10 +8,11 @@
     CACHE/terminated.u8        (rows,)   uint8, 1 where the task itself ended
     CACHE/truncated.u8         (rows,)   uint8, 1 where only the recording ended
 
-`meta.json` is written last, by rename: rows beyond `meta.rows` are what an interrupted writer left,
-are never read, and are cut off by the next writer. Every episode of the dataset has its rows here;
-those whose outcome says nothing (aborted, unknown) are marked by it and not part of
-`Cache.episodes`, so a later label costs no copying. Returns are not stored: gamma is the trainer's.
+`meta.json` is written last, by rename: rows beyond `meta.rows` are what an interrupted writer
+left, are never read, and are cut off by the next writer. Every episode of the dataset has its rows
+here; those whose outcome says nothing (aborted, unknown) are marked by it and not part of
+`Cache.episodes`, so a later label costs no copying. Returns are not stored: gamma is the
+trainer's.
 """
 
 from __future__ import annotations
@@ -137,7 +138,7 @@ def read_meta(path: Path) -> CacheMeta:
     """
     remedy = 'build the cache again from its dataset (qt-ros train does)'
     try:
-        meta = CacheMeta.from_json((path / 'meta.json').read_text())
+        meta = CacheMeta.from_json((path / 'meta.json').read_text(encoding='utf-8'))
     except FileNotFoundError:
         raise TrainingError(f'{path} holds no training cache; {remedy}') from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -223,8 +224,9 @@ class CacheWriter:
                 if old.same_layout(meta):
                     self.meta = replace(old, contract=meta.contract)
         if self.meta.rows == 0:
-            for stale in (self.path / 'meta.json', *self.path.glob('*.u8'), *self.path.glob('*.f32')):
-                stale.unlink(missing_ok=True)
+            for pattern in ('meta.json', '*.u8', '*.f32'):
+                for stale in self.path.glob(pattern):
+                    stale.unlink()
         self._files: dict[str, BinaryIO] = {}
         for name, (kind, shape) in self.meta.arrays().items():
             file = open(self.path / name, 'ab')  # noqa: SIM115 (closed by close)
@@ -331,10 +333,10 @@ class CacheWriter:
             file.flush()
             os.fsync(file.fileno())
         temporary = self.path / f'meta.json.{os.getpid()}.tmp'
-        with open(temporary, 'w') as file:
-            file.write(self.meta.to_json())
-            file.flush()
-            os.fsync(file.fileno())
+        with open(temporary, 'w', encoding='utf-8') as text:
+            text.write(self.meta.to_json())
+            text.flush()
+            os.fsync(text.fileno())
         os.replace(temporary, self.path / 'meta.json')
 
     def close(self) -> None:
@@ -363,8 +365,8 @@ class CacheWriter:
         for frame in frames:
             if frame.shape != shape or frame.dtype != np.uint8:
                 raise TrainingError(
-                    f'episode {id}: camera {camera} frame {written} is {frame.dtype} {frame.shape};'
-                    f' expected uint8 {shape}'
+                    f'episode {id}: camera {camera} frame {written} is {frame.dtype}'
+                    f' {frame.shape}; expected uint8 {shape}'
                 )
             self._files[f'images.{camera}.u8'].write(np.ascontiguousarray(frame).data)
             written += 1

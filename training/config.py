@@ -1,0 +1,261 @@
+"""Every number of a training run in one place: dataclasses, presets and `key=value` overrides."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
+
+import yaml
+
+from training.errors import TrainingError
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The network."""
+
+    window: int = 6  # frames of history, the current one included
+    channels: tuple[int, ...] = (32, 64, 64)  # of each convolution
+    kernels: tuple[int, ...] = (5, 3, 3)
+    strides: tuple[int, ...] = (2, 2, 1)
+    maps: int = 32  # attention maps over the last feature grid, a multiple of image_tokens
+    image_tokens: int = 8  # per camera and frame
+    sharpness: float = 4.0  # initial gain on the attention logits
+    width: int = 256
+    layers: int = 4
+    heads: int = 4
+    mlp_ratio: float = 4.0
+    text_encoder: str = 'hashed'
+    text_size: int = 256
+    output_bias: float = -4.0  # Q starts near 0; at .5 the many other bins drown the TD term
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """What Q is trained towards; the defaults are the paper's."""
+
+    gamma: float = 0.98
+    target: str = 'per_dim'  # per_dim | n_step (skip the maxima over dimensions)
+    monte_carlo: bool = True  # targets are at least the return-to-go of the data
+    error: str = 'squared'  # squared | cross_entropy
+    alpha: float = 1.0  # weight of the conservative term
+    conservative: str = 'mean'  # mean | per_bin (all bins of all dimensions weigh the same)
+    smoothing: float = 0.0  # standard deviation over neighbouring bins, fraction of the range
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """How batches are drawn."""
+
+    batch: int = 64  # transitions per step, a multiple of segment
+    segment: int = 8  # consecutive steps that share their encoded frames
+    shift_px: int = 4  # random image shift, the same for a whole segment; 0: off
+    success_fraction: float | None = None  # share of segments from successes; null: as is
+    outcomes: tuple[str, ...] = ('success', 'failure', 'timeout')  # episodes that take part
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """How long, how fast, and what is written on the way."""
+
+    steps: int = 20000
+    lr: float = 3e-4
+    warmup_steps: int = 500
+    final_lr: float = 0.05  # fraction of lr at the end of the cosine
+    weight_decay: float = 1e-4
+    clip_norm: float = 1.0
+    ema: float = 0.99  # of the target network, which is also what the policy runs
+    seed: int = 0
+    threads: int = 0  # of the CPU; 0: as many as torch chooses
+    device: str = 'auto'  # auto | cpu | cuda | cuda:N
+    log_every: int = 50
+    save_every: int = 1000
+    keep: int = 3  # newest checkpoints kept; 0: all
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A whole training run."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return nested plain mappings."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any], origin: str = 'config') -> TrainConfig:
+        """Build and check a configuration from nested mappings; missing keys get the default.
+
+        Raises TrainingError with every unknown key, wrong type and impossible value.
+        """
+        problems: list[str] = []
+        rooms = {}
+        known = get_type_hints(cls)
+        for name, values in content.items():
+            if name not in known:
+                problems.append(_unknown(origin, name, known))
+            elif not isinstance(values, Mapping):
+                problems.append(f'{origin}: {name}: {values!r} is not a mapping of keys')
+            else:
+                rooms[name] = _room(known[name], values, f'{origin}: {name}', problems)
+        if not problems:
+            config = cls(**rooms)
+            problems = [f'{origin}: {problem}' for problem in _impossible(config)]
+        if problems:
+            raise TrainingError(problems)
+        return config
+
+
+def load_config(preset: Path | None = None, overrides: Sequence[str] = ()) -> TrainConfig:
+    """Read a preset (YAML; None: the defaults) and apply overrides such as `loss.alpha=8`.
+
+    A key whose last part is unique may be written without its room: `alpha=8`.
+    Raises TrainingError for a file that cannot be read, unknown keys and bad values.
+    """
+    content: dict[str, Any] = {}
+    if preset is not None:
+        try:
+            loaded = yaml.safe_load(Path(preset).read_text(encoding='utf-8'))
+        except (OSError, yaml.YAMLError) as error:
+            raise TrainingError(f'preset {preset} cannot be read: {error}') from error
+        content = {} if loaded is None else loaded
+        if not isinstance(content, dict):
+            raise TrainingError(f'preset {preset} must be a mapping with the keys {_rooms()}')
+        TrainConfig.from_json(content, str(preset))
+    problems = []
+    for override in overrides:
+        key, equals, text = override.partition('=')
+        path = _resolve(key.strip())
+        if not equals:
+            problems.append(f'override {override!r} is not of the form key=value')
+        elif path is None:
+            keys = [*_keys(), *(k.split('.')[1] for k in _keys())]
+            problems.append(_unknown('override', key.strip(), keys))
+        else:
+            room, name = path
+            content[room] = {**(content.get(room) or {}), name: yaml.safe_load(text)}
+    if problems:
+        raise TrainingError(problems)
+    return TrainConfig.from_json(content, 'config')
+
+
+def _keys() -> list[str]:
+    rooms = dataclasses.fields(TrainConfig)
+    hints = get_type_hints(TrainConfig)
+    return [f'{r.name}.{f.name}' for r in rooms for f in dataclasses.fields(hints[r.name])]
+
+
+def _rooms() -> str:
+    return ', '.join(f.name for f in dataclasses.fields(TrainConfig))
+
+
+def _resolve(key: str) -> tuple[str, str] | None:
+    found = [k for k in _keys() if k == key or k.split('.')[1] == key]
+    if len(found) != 1:
+        return None
+    room, _, name = found[0].partition('.')
+    return room, name
+
+
+def _unknown(origin: str, key: str, known: Sequence[str] | Mapping[str, Any]) -> str:
+    nearest = difflib.get_close_matches(key, list(known), n=1, cutoff=0.4)
+    hint = f'; did you mean {nearest[0]!r}?' if nearest else ''
+    return f'{origin}: unknown key {key!r}{hint} Known: {", ".join(known)}'
+
+
+def _room(room: type, values: Mapping[str, Any], origin: str, problems: list[str]) -> Any:
+    """Build one of the nested dataclasses, adding to `problems` what does not fit."""
+    hints = get_type_hints(room)
+    good = {}
+    for name, value in values.items():
+        if name not in hints:
+            problems.append(_unknown(origin, name, hints))
+            continue
+        try:
+            good[name] = _convert(value, hints[name])
+        except (TypeError, ValueError):
+            wanted = getattr(hints[name], '__name__', str(hints[name]))
+            problems.append(f'{origin}.{name}: {value!r} does not fit; expected {wanted}')
+    return room(**good)
+
+
+def _convert(value: Any, hint: Any) -> Any:
+    """Return `value` as the annotated type; ints become floats, lists tuples, nothing else."""
+    if get_origin(hint) is UnionType:
+        if value is None:
+            return None
+        hint = next(arg for arg in get_args(hint) if arg is not type(None))
+    if get_origin(hint) is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise TypeError
+        return tuple(_convert(item, get_args(hint)[0]) for item in value)
+    if hint is float and isinstance(value, str):
+        return float(value)  # YAML 1.1 reads 1e-3 as a string
+    if hint is float and type(value) is int:
+        return float(value)
+    if type(value) is not hint:
+        raise TypeError
+    return value
+
+
+def _impossible(config: TrainConfig) -> list[str]:
+    """Say which values cannot work, each with what is allowed."""
+    model, loss, data, optim = config.model, config.loss, config.data, config.optim
+    checks = [
+        (model.window >= 1, f'model.window={model.window}; at least 1 (the current frame)'),
+        (
+            1 < len(model.channels) == len(model.kernels) == len(model.strides),
+            'model.channels, kernels and strides must have the same length, at least 2',
+        ),
+        (all(k % 2 for k in model.kernels), f'model.kernels={model.kernels}; odd numbers only'),
+        (min((*model.strides, 1)) >= 1, f'model.strides={model.strides}; at least 1 each'),
+        (
+            model.image_tokens >= 1 and model.maps % model.image_tokens == 0,
+            f'model.maps={model.maps}; a multiple of image_tokens={model.image_tokens}',
+        ),
+        (
+            model.heads >= 1 and model.width % model.heads == 0,
+            f'model.width={model.width}; a multiple of heads={model.heads}',
+        ),
+        (model.layers >= 1, f'model.layers={model.layers}; at least 1'),
+        (0 <= loss.gamma <= 1, f'loss.gamma={loss.gamma}; between 0 and 1'),
+        (loss.target in ('per_dim', 'n_step'), f'loss.target={loss.target}; per_dim or n_step'),
+        (
+            loss.error in ('squared', 'cross_entropy'),
+            f'loss.error={loss.error}; squared or cross_entropy',
+        ),
+        (
+            loss.conservative in ('mean', 'per_bin'),
+            f'loss.conservative={loss.conservative}; mean or per_bin',
+        ),
+        (loss.alpha >= 0, f'loss.alpha={loss.alpha}; 0 or more'),
+        (0 <= loss.smoothing <= 1, f'loss.smoothing={loss.smoothing}; between 0 and 1'),
+        (
+            data.segment >= 1 and data.batch >= 1 and data.batch % data.segment == 0,
+            f'data.batch={data.batch}; a multiple of segment={data.segment}, at least 1',
+        ),
+        (data.shift_px >= 0, f'data.shift_px={data.shift_px}; 0 or more'),
+        (
+            data.success_fraction is None or 0 <= data.success_fraction <= 1,
+            f'data.success_fraction={data.success_fraction}; null or between 0 and 1',
+        ),
+        (optim.steps >= 1, f'optim.steps={optim.steps}; at least 1'),
+        (optim.lr > 0, f'optim.lr={optim.lr}; above 0'),
+        (0 <= optim.ema < 1, f'optim.ema={optim.ema}; at least 0, below 1'),
+        (optim.clip_norm > 0, f'optim.clip_norm={optim.clip_norm}; above 0'),
+        (
+            min(optim.log_every, optim.save_every) >= 1,
+            f'optim.log_every={optim.log_every}, save_every={optim.save_every}; at least 1 each',
+        ),
+        (min(optim.keep, optim.threads) >= 0, 'optim.keep and optim.threads; 0 or more'),
+    ]
+    return [text for good, text in checks if not good]

@@ -1,0 +1,263 @@
+"""Batches of segments: T consecutive transitions whose frames are encoded once for all of them.
+
+One segment that starts at row r of an episode, with window w and T transitions:
+
+    frames       r-w+1 ... r-1  r  r+1 ... r+T-1  r+T        w + T of them, gathered once
+    online net   [---------------------------------]         windows that end at r ... r+T-1
+    target net    [--------------------------------------]   windows that end at r(+1) ... r+T
+
+With T = 16 and w = 6 that is 22 + 21 encoded frames for 16 transitions, instead of 12 per
+transition. Segments may hang over both ends of an episode, so that every transition is drawn
+equally often; what hangs over is masked.
+
+The batch of step k depends on (seed, k) only: resuming needs no state, and episodes are shuffled
+without replacement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from training.cache import Cache
+from training.config import DataConfig
+from training.errors import TrainingError
+from training.q_math import monte_carlo_returns
+from training.signature import Signature, common_signature
+from training.text import encode_text
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B segments of T transitions; L = window + T frames."""
+
+    images: Mapping[str, Tensor]  # camera -> (B, L, H, W, 3) uint8
+    state: Tensor  # (B, L, S) float32
+    present: Tensor  # (B, L) bool, the frame lies inside the episode
+    text: Tensor  # (B, text_size) float32
+    bins: Tensor  # (B, T + 1, A) int64, the dataset's actions at rows r ... r+T
+    reward: Tensor  # (B, T) float32
+    returns: Tensor  # (B, T) float32, discounted return-to-go
+    terminated: Tensor  # (B, T) bool, the task itself ended after this row
+    has_next: Tensor  # (B, T) bool, the episode goes on after this row
+    valid: Tensor  # (B, T) bool, the transition lies inside the episode
+    success: Tensor  # (B,) bool, the episode succeeded
+
+    def to(self, device: torch.device) -> Batch:
+        """Return the batch on `device`."""
+        moved = {name: value.to(device) for name, value in vars(self).items() if name != 'images'}
+        return Batch(images={k: v.to(device) for k, v in self.images.items()}, **moved)
+
+
+class Replay:
+    """All trainable rows of one or more caches, ready to be drawn from.
+
+    Raises TrainingError for caches of different contracts and for data without any episode that
+    takes part.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        config: DataConfig,
+        *,
+        window: int,
+        gamma: float,
+        text_encoder: str,
+        text_size: int,
+        seed: int = 0,
+    ) -> None:
+        if not paths:
+            raise TrainingError('no training data was given; name at least one dataset')
+        self.caches = [Cache.open(path) for path in paths]
+        self.signature: Signature = common_signature([cache.meta for cache in self.caches])
+        self.config, self.window, self.seed = config, window, seed
+        self.instructions = tuple(
+            dict.fromkeys(text for cache in self.caches for text in cache.meta.instructions)
+        )
+        self.embeddings = np.stack(
+            [encode_text(text, text_encoder, text_size) for text in self.instructions]
+        )
+        self._index_episodes()
+        self._load_columns(gamma)
+        self._pools = self._make_pools()
+
+    def __len__(self) -> int:
+        """Number of transitions that can be drawn."""
+        return int(self._length.sum())
+
+    @property
+    def segments(self) -> int:
+        """Number of segments per batch."""
+        return self.config.batch // self.config.segment
+
+    def state_statistics(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return mean and standard deviation (S,) float32 of the state, over rows drawn from."""
+        rows = np.concatenate(
+            [np.arange(a, a + n) for a, n in zip(self._start, self._length, strict=True)]
+        )
+        state = self._state[rows].astype(np.float64)
+        # A field that never moves would be divided by 0 and turn sensor noise into signal.
+        return state.mean(0).astype(np.float32), np.maximum(state.std(0), 1e-3).astype(np.float32)
+
+    def mean_success_return(self) -> float:
+        """Return the mean return-to-go over the rows of successful episodes, 0 without any."""
+        parts = [
+            self._returns[a : a + n]
+            for a, n, good in zip(self._start, self._length, self._success, strict=True)
+            if good
+        ]
+        return float(np.concatenate(parts).mean()) if parts else 0.0
+
+    def batch(self, step: int) -> Batch:
+        """Return the batch of training step `step`, always the same one."""
+        number, span = self.segments, self.config.segment
+        episode, first = [], []
+        for pool, share in self._pools:
+            chosen = pool.take(step * share, share)
+            at = np.searchsorted(pool.ends, chosen, side='right')
+            episode.append(pool.episodes[at])
+            begin = pool.ends[at] - (self._length[episode[-1]] + span - 1)
+            first.append(chosen - begin - (span - 1))
+        rng = np.random.default_rng([self.seed, 1, step])
+        offsets = rng.integers(
+            0, 2 * self.config.shift_px + 1, size=(len(self.signature.cameras), number, 2)
+        )
+        return self.gather(np.concatenate(episode), np.concatenate(first), offsets)
+
+    def gather(self, episode: np.ndarray, first: np.ndarray, offsets: np.ndarray) -> Batch:
+        """Build a batch of chosen segments.
+
+        episode: (B,) number of the episode; first: (B,) row within it where the segment starts,
+        may be negative; offsets: (cameras, B, 2) crop corner in [0, 2 * shift_px].
+        """
+        span, window = self.config.segment, self.window
+        start, length = self._start[episode][:, None], self._length[episode][:, None]
+        frame = first[:, None] + np.arange(-(window - 1), span + 1)  # (B, L) within the episode
+        present = (frame >= 0) & (frame < length)
+        rows = start + np.clip(frame, 0, length - 1)
+        steps, here = rows[:, window - 1 :], frame[:, window - 1 : -1]
+        valid = present[:, window - 1 : -1]
+        images = {
+            name: torch.from_numpy(self._images(name, rows, offsets[i]))
+            for i, name in enumerate(self.signature.cameras)
+        }
+        return Batch(
+            images=images,
+            state=torch.from_numpy(self._state[rows]),
+            present=torch.from_numpy(present),
+            text=torch.from_numpy(self.embeddings[self._instruction[episode]]),
+            bins=torch.from_numpy(self._bins[steps]),
+            reward=torch.from_numpy(self._reward[steps[:, :-1]]),
+            returns=torch.from_numpy(self._returns[steps[:, :-1]]),
+            terminated=torch.from_numpy(self._terminated[steps[:, :-1]]),
+            has_next=torch.from_numpy(valid & (here < length - 1)),
+            valid=torch.from_numpy(valid),
+            success=torch.from_numpy(self._success[episode]),
+        )
+
+    def _index_episodes(self) -> None:
+        """Collect the episodes that take part; rows are counted over all caches together."""
+        start, length, success, instruction = [], [], [], []
+        offset = 0
+        for cache in self.caches:
+            for episode in cache.meta.episodes:
+                if episode.outcome in self.config.outcomes:
+                    start.append(offset + episode.start)
+                    length.append(episode.length)
+                    success.append(episode.outcome == 'success')
+                    text = cache.meta.instructions[episode.instruction]
+                    instruction.append(self.instructions.index(text))
+            offset += len(cache)
+        if not start:
+            raise TrainingError(
+                f'no episode takes part: none has an outcome in {list(self.config.outcomes)}; '
+                'label the episodes or change data.outcomes'
+            )
+        self._start = np.array(start, dtype=np.int64)
+        self._length = np.array(length, dtype=np.int64)
+        self._success = np.array(success)
+        self._instruction = np.array(instruction)
+
+    def _load_columns(self, gamma: float) -> None:
+        """Read everything but images into memory."""
+
+        def column(name: str) -> np.ndarray:
+            return np.concatenate([np.asarray(getattr(cache, name)) for cache in self.caches])
+
+        self._state = column('state')
+        self._reward = column('reward')
+        self._terminated = column('terminated').astype(bool)
+        self._bins = np.zeros(column('action').shape, dtype=np.int64)
+        self._returns = np.zeros(len(self._reward), dtype=np.float32)
+        action = column('action')
+        for a, n in zip(self._start, self._length, strict=True):
+            rows = slice(a, a + n)
+            self._bins[rows] = self.signature.action.to_bins(action[rows])
+            self._returns[rows] = monte_carlo_returns(self._reward[rows], np.array([0]), gamma)
+            if not np.isfinite(self._state[rows]).all():
+                raise TrainingError('the state holds values that are not finite; convert again')
+        if self._reward.min() < 0 or self._returns.max() > 1 + 1e-6:
+            raise TrainingError('rewards must be >= 0 and returns at most 1: Q is a sigmoid')
+        self._offsets = np.cumsum([0, *(len(cache) for cache in self.caches)])
+
+    def _make_pools(self) -> list[tuple[_Pool, int]]:
+        """Return what segments are drawn from and how many of each batch come from there."""
+        span, fraction, number = self.config.segment, self.config.success_fraction, self.segments
+        everything = np.arange(len(self._start))
+        if fraction is None or self._success.all() or not self._success.any():
+            groups = [(everything, number)]
+        else:
+            share = round(fraction * number)
+            groups = [
+                (everything[self._success], share),
+                (everything[~self._success], number - share),
+            ]
+        return [
+            (_Pool(episodes, self._length[episodes] + span - 1, [self.seed, 0, i]), share)
+            for i, (episodes, share) in enumerate(groups)
+            if share
+        ]
+
+    def _images(self, camera: str, rows: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+        """Gather and shift frames (B, L, H, W, 3) of one camera; offsets: (B, 2)."""
+        height, width = self.signature.cameras[camera]
+        shift = self.config.shift_px
+        out = np.empty((*rows.shape, height, width, 3), dtype=np.uint8)
+        source = np.searchsorted(self._offsets, rows[:, 0], side='right') - 1
+        for i, (place, (down, right)) in enumerate(zip(source, offsets, strict=True)):
+            frames = np.asarray(self.caches[place].images[camera])[rows[i] - self._offsets[place]]
+            # Clamped indices repeat the border, as padding and cropping would, without a copy.
+            y = np.clip(np.arange(height) + down - shift, 0, height - 1)
+            x = np.clip(np.arange(width) + right - shift, 0, width - 1)
+            out[i] = frames[:, y[:, None], x] if shift else frames
+        return out
+
+
+class _Pool:
+    """Segments of some episodes in an endless sequence of shuffled passes."""
+
+    def __init__(self, episodes: np.ndarray, sizes: np.ndarray, seed: list[int]) -> None:
+        self.episodes = episodes
+        self.ends = np.cumsum(sizes)
+        self._seed = seed
+        self._passes: dict[int, np.ndarray] = {}
+
+    def take(self, position: int, number: int) -> np.ndarray:
+        """Return entries `position` to `position + number` of the sequence."""
+        size = int(self.ends[-1])
+        at = np.arange(position, position + number)
+        parts = [self._pass(p)[at[at // size == p] % size] for p in np.unique(at // size)]
+        return np.concatenate(parts)
+
+    def _pass(self, number: int) -> np.ndarray:
+        if number not in self._passes:
+            self._passes = {k: v for k, v in self._passes.items() if k == number - 1}
+            rng = np.random.default_rng([*self._seed, int(number)])
+            self._passes[number] = rng.permutation(int(self.ends[-1]))
+        return self._passes[number]

@@ -1,0 +1,168 @@
+"""One update of the Q-Transformer: batch in, changed weights and their figures out."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import torch
+from torch import Tensor
+
+from training.config import LossConfig, OptimConfig, TrainConfig
+from training.data import Batch
+from training.model import QTransformer
+from training.q_math import (
+    at_least,
+    bin_mask,
+    n_step_targets,
+    per_dim_targets,
+    q_losses,
+)
+
+
+class Learner:
+    """The online network, its slow copy (the target, which the policy runs) and the optimiser.
+
+    Moves the network to `device`.
+    """
+
+    def __init__(self, model: QTransformer, config: TrainConfig, device: torch.device) -> None:
+        self.config = config
+        self.model = model.to(device)
+        self.target = copy.deepcopy(self.model).requires_grad_(False)
+        optim = config.optim
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(), lr=optim.lr, weight_decay=optim.weight_decay, foreach=True
+        )
+        self.device = device
+
+    def update(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        """Do training step number `step` (0, 1, ...) and return its figures as scalars.
+
+        The weights stay as they are where the loss or its gradient is not finite; the figures say
+        so.
+        """
+        optim = self.config.optim
+        for group in self.optimizer.param_groups:
+            group['lr'] = learning_rate(optim, step)
+        loss, figures = batch_loss(
+            self.model, self.target, batch.to(self.device), self.config.loss
+        )
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(
+            self.model.parameters(), optim.clip_norm, foreach=True
+        )
+        figures = {**figures, 'grad_norm': norm.detach()}
+        if bool(torch.isfinite(norm)):
+            self.optimizer.step()
+            with torch.no_grad():
+                torch._foreach_lerp_(
+                    list(self.target.parameters()), list(self.model.parameters()), 1 - optim.ema
+                )
+        return figures
+
+
+def learning_rate(config: OptimConfig, step: int) -> float:
+    """Return the rate of step `step`: linear warm-up, then a cosine down to final_lr * lr."""
+    if step < config.warmup_steps:
+        return config.lr * (step + 1) / config.warmup_steps
+    span = max(1, config.steps - config.warmup_steps)
+    progress = min(1.0, (step - config.warmup_steps) / span)
+    cosine = 0.5 * (1 + math.cos(math.pi * progress))
+    return config.lr * (config.final_lr + (1 - config.final_lr) * cosine)
+
+
+def batch_loss(
+    model: QTransformer, target: QTransformer, batch: Batch, config: LossConfig
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the loss and the figures of a batch.
+
+    Figures: loss, td, conservative, q_success and q_failure (Q of the data's last dimension on
+    successes and failures, nan without any), gap (Q of the data's bins minus that of the others).
+    """
+    steps, dims = batch.valid.shape[1], model.dims
+    windows, present = _windows(model, batch, 0, steps)
+    text = batch.text.repeat_interleave(steps, dim=0)
+    bins = batch.bins[:, :-1].flatten(0, 1)  # (B*T, A)
+    logits = model.logits(windows, present, text, bins)
+
+    targets, known = _targets(target, batch, config)
+    td, conservative = q_losses(
+        logits,
+        bins,
+        targets.reshape(-1, dims),
+        model.counts,
+        td_mask=known.reshape(-1, dims),
+        row_mask=batch.valid.flatten(),
+        error=config.error,
+        smoothing=config.smoothing,
+        conservative=config.conservative,
+    )
+    loss = td + config.alpha * conservative
+    with torch.no_grad():
+        figures = _figures(torch.sigmoid(logits.detach()), bins, batch, model.counts)
+    parts = {'loss': loss.detach(), 'td': td.detach(), 'conservative': conservative.detach()}
+    return loss, {**parts, **figures}
+
+
+def _windows(model: QTransformer, batch: Batch, first: int, number: int) -> tuple[Tensor, Tensor]:
+    """Return `number` windows per segment from frame `first` on, each frame encoded once.
+
+    Returns frame tokens (B * number, w, n, width) and present (B * number, w).
+    """
+    window = model.config.window
+    use = slice(first, first + number + window - 1)
+    count, length = batch.present[:, use].shape
+    text = batch.text.repeat_interleave(length, dim=0)
+    images = {name: frames[:, use].flatten(0, 1) for name, frames in batch.images.items()}
+    tokens = model.encode_frames(images, batch.state[:, use].flatten(0, 1), text)
+    tokens = tokens.unflatten(0, (count, length)).unfold(1, window, 1).movedim(-1, 2)
+    present = batch.present[:, use].unfold(1, window, 1)
+    return tokens.flatten(0, 1), present.flatten(0, 1)
+
+
+@torch.no_grad()
+def _targets(target: QTransformer, batch: Batch, config: LossConfig) -> tuple[Tensor, Tensor]:
+    """Return the targets (B, T, A) and where they are known (B, T, A) bool.
+
+    A row whose episode was cut off behind it has no next observation: what needs one is unknown.
+    """
+    count, steps = batch.valid.shape
+    first = 0 if config.target == 'per_dim' else 1  # n_step never looks at its own step
+    number = steps + 1 - first
+    windows, present = _windows(target, batch, first, number)
+    text = batch.text.repeat_interleave(number, dim=0)
+    logits = target.logits(windows, present, text, batch.bins[:, first:].flatten(0, 1))
+    best = torch.sigmoid(logits).amax(-1).unflatten(0, (count, number))  # (B, number, A)
+    bootstraps = batch.terminated | batch.has_next  # (B, T)
+    known = bootstraps.unsqueeze(-1).repeat(1, 1, target.dims)
+    if config.target == 'per_dim':
+        targets = per_dim_targets(
+            best[:, :-1], best[:, 1:, 0], batch.reward, batch.terminated, config.gamma
+        )
+        known[..., :-1] = True
+    else:
+        targets = n_step_targets(
+            best[..., -1], batch.reward, batch.terminated, config.gamma, target.dims
+        )
+    if config.monte_carlo:
+        targets = at_least(targets, batch.returns)
+    # What is unknown still needs a value for the neighbours of the data's bin: the lower bound.
+    lower = batch.returns if config.monte_carlo else torch.zeros_like(batch.returns)
+    return torch.where(known, targets, lower.unsqueeze(-1)), known
+
+
+def _figures(q: Tensor, bins: Tensor, batch: Batch, counts: tuple[int, ...]) -> dict[str, Tensor]:
+    """Return the figures of `batch_loss` that describe Q (N, A, K)."""
+    data = q.gather(-1, bins.unsqueeze(-1)).squeeze(-1)  # (N, A)
+    number = torch.tensor(counts, device=q.device)
+    others = ((q * bin_mask(counts).to(q.device)).sum(-1) - data) / (number - 1)
+    valid = batch.valid.flatten()
+    success = batch.success.repeat_interleave(batch.valid.shape[1])
+    return {
+        'q_success': data[valid & success, -1].mean(),
+        'q_failure': data[valid & ~success, -1].mean(),
+        'q_others': others[valid].mean(),
+        'gap': (data - others)[valid].mean(),
+    }

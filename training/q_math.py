@@ -1,0 +1,141 @@
+"""Returns, targets and losses of the Q-Transformer as pure functions.
+
+Source: Chebotar et al., "Q-Transformer", CoRL 2023, arXiv 2309.10150.
+
+Shapes: A action dimensions, K the largest number of bins, `...` any leading shape (rows).
+Dimension i has `counts[i]` bins; the columns behind them are masked: their Q is 0 and they take
+part in nothing. Rewards are >= 0 and returns lie in [0, 1], because Q = sigmoid(logit).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+ERRORS = ('squared', 'cross_entropy')
+CONSERVATIVE = ('mean', 'per_bin')
+
+
+def monte_carlo_returns(reward: np.ndarray, starts: np.ndarray, gamma: float) -> np.ndarray:
+    """Return the discounted return-to-go (rows,) float32 of every row.
+
+    reward: (rows,); starts: (episodes,) the first row of each episode, ascending, starts[0] == 0.
+    Example: rewards 0 0 1 with gamma .5 give .25 .5 1.
+    """
+    returns = np.zeros(len(reward), dtype=np.float64)
+    ends = np.append(starts[1:], len(reward))
+    for start, end in zip(starts, ends, strict=True):
+        total = 0.0
+        for row in range(end - 1, start - 1, -1):
+            total = float(reward[row]) + gamma * total
+            returns[row] = total
+    return returns.astype(np.float32)
+
+
+def backup(reward: Tensor, terminated: Tensor, next_q: Tensor, gamma: float) -> Tensor:
+    """Return R + gamma * next_q, without next_q where the episode truly ended.
+
+    A time-out is not an end: its next state is worth what it is worth, so it still bootstraps.
+    """
+    return reward + gamma * torch.where(terminated, torch.zeros_like(next_q), next_q)
+
+
+def per_dim_targets(
+    best_now: Tensor, best_next: Tensor, reward: Tensor, terminated: Tensor, gamma: float
+) -> Tensor:
+    """Return the targets (..., A) of the per-dimension Bellman backup.
+
+    best_now: (..., A) max over the bins of dimension i of Q_target(s_t, a_t^{1:i-1}, .);
+    best_next: (...) max over the bins of dimension 1 of Q_target(s_{t+1}, .); reward, terminated:
+    (...). Dimension i < A aims at the best of dimension i+1, undiscounted; the last one at the
+    reward and the discounted best of the next step.
+    """
+    last = backup(reward, terminated, best_next, gamma)
+    return torch.cat([best_now[..., 1:], last.unsqueeze(-1)], dim=-1)
+
+
+def n_step_targets(
+    best_next_last: Tensor, reward: Tensor, terminated: Tensor, gamma: float, dims: int
+) -> Tensor:
+    """Return the targets (..., A) that skip the maxima over dimensions.
+
+    best_next_last: (...) max over the bins of the LAST dimension of
+    Q_target(s_{t+1}, a_{t+1}^{1:A-1} of the data, .). All dimensions share one target.
+    """
+    target = backup(reward, terminated, best_next_last, gamma)
+    return target.unsqueeze(-1).expand(*target.shape, dims)
+
+
+def at_least(targets: Tensor, returns: Tensor) -> Tensor:
+    """Raise the targets (..., A) to the Monte-Carlo return-to-go (...) where that is larger."""
+    return torch.maximum(targets, returns.unsqueeze(-1))
+
+
+def bin_mask(counts: tuple[int, ...]) -> Tensor:
+    """Return (A, K) bool: True for the bins that dimension i really has."""
+    return torch.arange(max(counts)) < torch.tensor(counts).unsqueeze(-1)
+
+
+def neighbour_weights(bins: Tensor, counts: tuple[int, ...], smoothing: float) -> Tensor:
+    """Return (..., A, K) in [0, 1]: 1 at the dataset's bin, a Gaussian around it, else 0.
+
+    smoothing: standard deviation as a fraction of the dimension's range, so that a 2-bin gripper
+    is left alone by a width that spans a few bins of a joint; 0 gives a one-hot vector.
+    """
+    steps = torch.arange(max(counts), device=bins.device)
+    distance = (steps - bins.unsqueeze(-1)).to(torch.float32)  # (..., A, K)
+    if smoothing <= 0:
+        return (distance == 0).to(torch.float32)
+    sigma = smoothing * (torch.tensor(counts, device=bins.device) - 1).unsqueeze(-1)  # (A, 1)
+    return torch.exp(-0.5 * (distance / sigma) ** 2) * bin_mask(counts).to(bins.device)
+
+
+def bin_error(logits: Tensor, aims: Tensor, error: str) -> Tensor:
+    """Return the error of Q = sigmoid(logits) against `aims`, element by element.
+
+    'squared' is the paper's 1/2 (Q - y)^2; 'cross_entropy' has the same minimum and a gradient
+    that does not vanish where the sigmoid saturates.
+    """
+    if error == 'squared':
+        return 0.5 * (torch.sigmoid(logits) - aims) ** 2
+    return functional.binary_cross_entropy_with_logits(logits, aims, reduction='none')
+
+
+def q_losses(
+    logits: Tensor,
+    bins: Tensor,
+    targets: Tensor,
+    counts: tuple[int, ...],
+    *,
+    td_mask: Tensor,
+    row_mask: Tensor,
+    error: str = 'squared',
+    smoothing: float = 0.0,
+    conservative: str = 'mean',
+) -> tuple[Tensor, Tensor]:
+    """Return (temporal-difference loss, conservative loss), two means over rows and dimensions.
+
+    logits: (N, A, K); bins: (N, A) of the dataset; targets: (N, A) in [0, 1];
+    td_mask: (N, A) bool, where the target is known; row_mask: (N,) bool, rows that exist.
+    The conservative loss pulls every bin but the dataset's to 0 (with smoothing: to the share of
+    the target that a neighbour gets). It is the mean over a dimension's other bins ('mean', the
+    paper's), or every bin weighs the same in all dimensions ('per_bin': the other bin of a 2-bin
+    gripper then weighs as much as one of a joint's many others, not as all of them together).
+    """
+    near = neighbour_weights(bins, counts, smoothing)  # (N, A, K)
+    is_data = functional.one_hot(bins, logits.shape[-1]).bool()
+    errors = bin_error(logits, near * targets.unsqueeze(-1), error)
+    zero = torch.zeros((), device=logits.device)
+
+    td = torch.where(is_data, errors, zero).sum(-1)  # (N, A)
+    td_mask = td_mask & row_mask.unsqueeze(-1)
+    td_loss = torch.where(td_mask, td, zero).sum() / td_mask.sum().clamp(min=1)
+
+    others = bin_mask(counts).to(logits.device) & ~is_data
+    number = torch.tensor(counts, device=logits.device) - 1  # (A,)
+    share = number if conservative == 'mean' else number.max()
+    low = torch.where(others, errors, zero).sum(-1) / share  # (N, A)
+    rows = row_mask.unsqueeze(-1).expand_as(low)
+    return td_loss, torch.where(rows, low, zero).sum() / rows.sum().clamp(min=1)
