@@ -1,0 +1,1 @@
+"""Recordings in, episodes out: storage readers, segmentation, ticks, the converter, inspection."""
