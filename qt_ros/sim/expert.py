@@ -23,6 +23,7 @@ STEP_LIMITS = (0.15, 0.15, 0.15, 0.05, 0.15, 0.35)  # per tick, in the order of 
 YAW_STEP = 0.25  # per tick [rad]
 JITTER_SHARE = 0.25  # of the ticks on which the expert's hand slips
 JITTER = 0.006  # by this standard deviation [m]
+PATIENCE = 60  # ticks that a clumsy operator gives an attempt
 GIVE_UP_TICKS = 4  # after a clumsy operator has seen that it went wrong
 
 
@@ -93,6 +94,7 @@ class Expert:
         self._task = task
         self._last = np.array(positions, np.float64)
         self._flaws = self._draw_flaws(task) if self.noise else _FLAWLESS
+        self._ticks = 0
         self._busy = 0  # ticks spent pushing or carrying
         self._idle = 0  # ticks since the attempt was over
         self._tried = self._over = False
@@ -141,7 +143,8 @@ class Expert:
             self._busy += 1
         elif self._tried and move.stage == 'approach':
             self._over = True
-        if self._over or self._busy > self._flaws.give_up:
+        self._ticks += 1
+        if self._over or self._busy > self._flaws.give_up or self._ticks > PATIENCE:
             self._over = True
             self._idle += 1
             opening = move.opening if self._task and self._task.kind == 'push' else 1.0
@@ -150,7 +153,7 @@ class Expert:
 
     def _draw_flaws(self, task: Task) -> _Flaws:
         """Draw one attempt's mistakes; a grasp forgives less than a push."""
-        spread = self.noise * (0.035 if task.kind == 'push' else 0.014)
+        spread = self.noise * (0.028 if task.kind == 'push' else 0.014)
         aim, goal = self._rng.normal(0.0, spread, (2, 3))
         aim[2] = abs(aim[2]) * 0.5
         goal = goal * 2.0

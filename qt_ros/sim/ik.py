@@ -21,7 +21,9 @@ class ArmKinematics:
         """step_limits (6,): the most that each joint may turn in one step [rad]."""
         model = arm_model()
         self._configuration = mink.Configuration(model)
-        self._tool = mink.FrameTask('tcp', 'site', position_cost=1.0, orientation_cost=ORIENTATION_COST)
+        self._tool = mink.FrameTask(
+            'tcp', 'site', position_cost=1.0, orientation_cost=ORIENTATION_COST
+        )
         speeds = dict(zip(JOINTS, step_limits, strict=True))
         self._limits = [mink.ConfigurationLimit(model), mink.VelocityLimit(model, speeds)]
         self._step_limits = np.asarray(step_limits, np.float64)

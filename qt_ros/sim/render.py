@@ -62,7 +62,7 @@ class Renderer:
             module = importlib.import_module(f'mujoco.{name}')
             self._gl = module.GLContext(*self._largest(model))
             self._gl.make_current()
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
             raise SimError(f"cannot render with '{name}' ({error}): {INSTALL}") from error
         self._model = model
         self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_50)

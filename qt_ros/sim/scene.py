@@ -1,7 +1,8 @@
-"""The block world's scene: a 6-joint arm with a gripper, three blocks, a bin, a plate, two cameras.
+"""The block world's scene: an arm of 6 joints, a gripper, 3 blocks, a bin, a plate, 2 cameras.
 
-Primitives only, so there is nothing to download and it renders fast in software. The robot's base is
-the origin; x points ahead of it, y to ITS left, z up; the table's top is z = 0. Units: m, kg, rad.
+Primitives only, so there is nothing to download and it renders fast in software. The robot's base
+is the origin; x points ahead of it, y to ITS left, z up; the table's top is z = 0. Units: m, kg,
+rad. The front camera faces the robot: what the robot pushes to its left goes right in the image.
 
     joints   waist z | shoulder y | elbow y | forearm_roll x | wrist_angle y | wrist_rotate x
     tool     site 'tcp' between the fingertips; its x axis is the approach direction

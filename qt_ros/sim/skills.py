@@ -1,8 +1,8 @@
 """What an operator would do next, from what can be seen now: one rule per kind of task.
 
-The rules keep no memory. Every decision follows from where the tool, the gripper and the blocks are
-at this moment, so a policy that sees the same can learn it, and a mistake is corrected by the same
-rules that made the attempt.
+The rules keep no memory. Every decision follows from where the tool, the gripper and the blocks
+are at this moment, so a policy that sees the same can learn it, and a mistake is corrected by the
+same rules that made the attempt.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What the simulated robot can be asked to do, where its blocks start, and when it has succeeded.
+"""What the simulated robot can be asked to do, where blocks start, and when it has succeeded.
 
-Left and right are the robot's own: left is +y. Positions are in metres, rows of block arrays are in
-the order of `scene.COLORS`.
+Left and right are the robot's own: left is +y. Positions are in metres; rows of block arrays are
+in the order of `scene.COLORS`.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ _BY_INSTRUCTION = {task.instruction: task for task in TASKS}
 
 
 def parse(instruction: str) -> Task:
-    """Return the task that an instruction names; case, spacing and a final full stop do not matter.
+    """Return the task that an instruction names; case, spacing and a final stop do not matter.
 
     Raises SimError with the nearest and all known instructions.
     """
@@ -126,8 +126,6 @@ def succeeded(
     if task.kind == 'bin':
         return bool(np.abs(block[:2] - BIN).max() < 0.055 and 0 < block[2] < 0.045)
     if task.kind == 'plate':
-        return bool(
-            np.linalg.norm(block[:2] - PLATE) < 0.05 and 0 < block[2] < BLOCK_HALF + 0.01
-        )
+        return bool(np.linalg.norm(block[:2] - PLATE) < 0.05 and 0 < block[2] < BLOCK_HALF + 0.01)
     offset = block - blocks[BLOCKS.index(task.goal)]
     return bool(np.linalg.norm(offset[:2]) < 0.025 and abs(offset[2] - 2 * BLOCK_HALF) < 0.008)

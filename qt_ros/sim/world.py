@@ -38,6 +38,7 @@ class BlockWorld:
         self._joint_q = np.array([self.model.joint(joint).qposadr[0] for joint in JOINTS])
         self._joint_v = np.array([self.model.joint(joint).dofadr[0] for joint in JOINTS])
         self._finger_q = np.array([self.model.joint(finger).qposadr[0] for finger in fingers])
+        self._finger_v = np.array([self.model.joint(finger).dofadr[0] for finger in fingers])
         self._block_q = np.array([self.model.joint(block).qposadr[0] for block in COLORS])
         self._block_v = np.array([self.model.joint(block).dofadr[0] for block in COLORS])
         self._low, self._high = np.array([JOINT_RANGES[joint] for joint in JOINTS]).T
@@ -134,9 +135,19 @@ class BlockWorld:
         return self._from + share * (self._to - self._from)
 
     @property
+    def arm_target(self) -> np.ndarray:
+        """Return where the arm's controller was last told to go (6,) [rad]."""
+        return self._to.copy()
+
+    @property
     def gripper(self) -> float:
         """Return the measured opening of the gripper."""
         return float(self.data.qpos[self._finger_q].mean() / FINGER_TRAVEL)
+
+    @property
+    def gripper_velocity(self) -> float:
+        """Return how fast the gripper opens, in openings per second."""
+        return float(self.data.qvel[self._finger_v].mean() / FINGER_TRAVEL)
 
     @property
     def gripper_reference(self) -> float:
@@ -159,7 +170,7 @@ class BlockWorld:
         return self._task
 
     def truth(self) -> np.ndarray:
-        """Return the poses of the blocks (3, 7): x y z [m], quaternion x y z w, as ROS has them."""
+        """Return the poses of the blocks (3, 7): x y z [m], quaternion x y z w as in ROS."""
         poses = np.stack([self.data.qpos[at : at + 7] for at in self._block_q])
         return np.concatenate([poses[:, :3], poses[:, 4:], poses[:, 3:4]], axis=1)
 
