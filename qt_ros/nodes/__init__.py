@@ -1,0 +1,1 @@
+"""ROS 2 nodes; the only place (with launch files) that imports rclpy."""

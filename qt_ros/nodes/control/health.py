@@ -1,0 +1,45 @@
+"""What `/diagnostics` says about the control loop, once a second."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from qt_ros.contract import Contract
+from qt_ros.nodes.control.loop import ControlLoop
+
+OK, WARN, ERROR = b'\x00', b'\x01', b'\x02'  # DiagnosticStatus levels
+
+Health = tuple[bytes, str, dict[str, str]]
+
+
+def health(
+    contract: Contract | None,
+    loop: ControlLoop | None,
+    active: bool,
+    arrived: Mapping[str, int],
+    now_ns: int,
+) -> Health:
+    """Return level, message and key-value pairs; `arrived`: messages per topic in the last second."""
+    if contract is None or loop is None:
+        return OK, 'not configured', {}
+    values = loop.total.values()
+    for stream in (*contract.cameras, *contract.state):
+        values[f'arrived_hz.{stream.stream}'] = str(arrived.get(stream.topic, 0))
+    if not active:
+        return OK, 'configured, not active', values
+    stale = loop.stale(now_ns)
+    if loop.goal is not None and not loop.running:
+        return WARN, 'waiting: ' + '; '.join(loop.waiting_for(now_ns)), values
+    if stale:
+        return WARN, '; '.join(stale), values
+    if loop.goal is None and loop.last_end is not None and loop.last_end.termination == 'fault':
+        return ERROR, f'the last episode ended by a fault: {loop.last_end.message}', values
+    slow = [
+        f'{camera.name} arrives at {arrived.get(camera.topic, 0)} Hz, the contract decides at '
+        f'{contract.rate_hz:g} Hz'
+        for camera in contract.cameras
+        if arrived.get(camera.topic, 0) < contract.rate_hz - 1
+    ]
+    if slow:
+        return WARN, '; '.join(slow), values
+    return OK, f'running {loop.goal.episode_id}' if loop.goal else 'ready', values

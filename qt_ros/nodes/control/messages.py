@@ -1,0 +1,122 @@
+"""ROS messages that the control loop sends: commands, steps and diagnostics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from numpy.typing import NDArray
+from q_transformer_ros.msg import PolicyStep
+from rclpy.duration import Duration
+from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
+from rclpy.qos import QoSProfile
+from rclpy.time import Time
+
+from qt_ros.commands import decode_command, encode_commands
+from qt_ros.contract import Contract
+from qt_ros.nodes.control.graph import message_class
+from qt_ros.nodes.control.records import StepRecord
+
+
+class CommandPublisher:
+    """Publishes the commands for a vector of targets: encodes all of them, then publishes all."""
+
+    def __init__(self, node: LifecycleNode, contract: Contract, qos: QoSProfile) -> None:
+        self._contract = contract
+        self._node = node
+        self._publishers: dict[str, LifecyclePublisher] = {
+            action.topic: node.create_lifecycle_publisher(
+                message_class(action.type), action.topic, qos
+            )
+            for action in contract.action
+        }
+
+    def send(self, targets: NDArray[np.float64], stamp_ns: int) -> NDArray[np.float64]:
+        """Publish the commands for (A,) targets; nothing if one of them cannot be encoded.
+
+        Returns the targets as they stand in the messages, rounded where a message holds float32.
+        """
+        contract = self._contract
+        messages = dict(
+            encode_commands(
+                contract,
+                targets,
+                stamp_ns,
+                lambda name: message_class(name)(),
+                1 / contract.rate_hz,
+            )
+        )
+        # Those without a header first: whoever stamps them on arrival does so before a simulator
+        # that waits for the stamped ones moves its clock on.
+        for topic in sorted(messages, key=lambda topic: hasattr(messages[topic], 'header')):
+            self._publishers[topic].publish(messages[topic])
+        return np.concatenate([decode_command(a, messages[a.topic]) for a in contract.action])
+
+    def unheard(self) -> list[str]:
+        """Return the command topics that nobody listens to."""
+        return [t for t, p in self._publishers.items() if p.get_subscription_count() == 0]
+
+    def flush(self, timeout_s: float = 0.5) -> None:
+        """Wait until reliable subscribers have what was published."""
+        for publisher in self._publishers.values():
+            publisher.wait_for_all_acked(Duration(seconds=timeout_s))
+
+    def close(self) -> None:
+        """Destroy the publishers."""
+        for publisher in self._publishers.values():
+            self._node.destroy_lifecycle_publisher(publisher)
+        self._publishers.clear()
+
+
+def step_message(contract: Contract, record: StepRecord) -> PolicyStep:
+    """Turn what became of a tick into a `PolicyStep`."""
+    tick, decided = record.tick, record.decided
+    observation = decided.observation if decided is not None else None
+    streams = list(tick.samples)
+    valid = {name: sample.valid for name, sample in tick.samples.items()}
+    if observation is not None:
+        valid |= observation.valid
+    message = PolicyStep(
+        episode_id=tick.goal.episode_id,
+        step=tick.step,
+        streams=streams,
+        stream_stamps=[stamp(tick.samples[name].stamp_ns) for name in streams],
+        stream_valid=[valid[name] for name in streams],
+        observation_age_s=record.age_ns / 1e9,
+        dims=[dim.name for dim in contract.dims],
+        limited=[bool(reason) for reason in record.reasons],
+        limit_reasons=list(record.reasons),
+        late=record.late,
+        period_s=record.period_ns / 1e9,
+    )
+    message.header.stamp = stamp(max(s.stamp_ns for s in tick.samples.values()))
+    message.tick = stamp(tick.t_ns)
+    if record.command_ns:
+        message.command_stamp = stamp(record.command_ns)
+    if record.sent is not None:
+        message.sent = record.sent.tolist()
+    if decided is not None and not decided.error and not decided.unusable:
+        message.inference_s = decided.inference_s
+        message.requested = decided.action.tolist()
+        message.bins = decided.bins.tolist()
+        message.q = decided.q.tolist()
+        message.bin_counts = [len(values) for values in decided.q_values]
+        message.q_values = np.concatenate(decided.q_values).tolist() if decided.q_values else []
+    return message
+
+
+def diagnostics(
+    level: bytes, name: str, text: str, values: Mapping[str, str], now_ns: int
+) -> DiagnosticArray:
+    """Return a `/diagnostics` message of one status."""
+    array = DiagnosticArray()
+    array.header.stamp = stamp(now_ns)
+    pairs = [KeyValue(key=key, value=value) for key, value in values.items()]
+    array.status = [DiagnosticStatus(level=level, name=name, message=text, values=pairs)]
+    return array
+
+
+def stamp(nanoseconds: int):
+    """Return a `builtin_interfaces/Time`."""
+    return Time(nanoseconds=nanoseconds).to_msg()

@@ -1,0 +1,89 @@
+"""The robot as the policy hears it: one subscription per observation topic, newest samples kept."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from rclpy.node import Node
+from rclpy.subscription import Subscription
+
+from qt_ros.contract import Contract
+from qt_ros.nodes.control.checks import Seen, robot_problems
+from qt_ros.nodes.control.graph import message_class, subscription_qos
+from qt_ros.observation import ObservationSampler, stamp_of
+
+POLL_S = 0.02
+
+
+class RobotListener:
+    """Subscribes to what a contract observes and stores every message under its stamp."""
+
+    def __init__(self, node: Node, contract: Contract) -> None:
+        self._node = node
+        self._contract = contract
+        self._types = {s.topic: s.type for s in (*contract.cameras, *contract.state)}
+        self._subscriptions: dict[str, Subscription] = {}
+        self._newest: dict[str, Any] = {}
+        self.sampler = self.forget()
+        self.arrived: Counter[str] = Counter()  # topic -> messages since the node was configured
+
+    def wait(self, timeout_s: float, stopped: Callable[[], bool]) -> list[str]:
+        """Wait until the running robot fits the contract; return what it still lacks.
+
+        Works without an executor, which a lifecycle transition holds up: it takes the messages out
+        of the subscriptions itself.
+        """
+        deadline_s = time.monotonic() + timeout_s
+        while True:
+            self._subscribe()
+            self._take()
+            problems = robot_problems(self._contract, self._seen())
+            if not problems or stopped() or time.monotonic() > deadline_s:
+                return problems
+            time.sleep(POLL_S)
+
+    def forget(self) -> ObservationSampler:
+        """Start over with empty buffers, as when the clock jumped; return them."""
+        longest_s = max(s.max_age_s for s in (*self._contract.cameras, *self._contract.state))
+        self.sampler = ObservationSampler(self._contract, keep_ns=round((longest_s + 1.0) * 1e9))
+        return self.sampler
+
+    def close(self) -> None:
+        """Drop the subscriptions."""
+        for subscription in self._subscriptions.values():
+            self._node.destroy_subscription(subscription)
+        self._subscriptions.clear()
+
+    def _subscribe(self) -> None:
+        """Subscribe to each topic once its publisher, and so the quality it offers, is known."""
+        for topic, type_name in self._types.items():
+            if topic in self._subscriptions or not self._node.count_publishers(topic):
+                continue
+            self._subscriptions[topic] = self._node.create_subscription(
+                message_class(type_name),
+                topic,
+                lambda message, topic=topic: self._store(topic, message),
+                subscription_qos(self._node, topic, depth=10),
+            )
+
+    def _take(self) -> None:
+        for topic, subscription in self._subscriptions.items():
+            with subscription.handle:
+                taken = subscription.handle.take_message(subscription.msg_type, subscription.raw)
+            if taken is not None:
+                self._newest[topic] = taken[0]
+                self._store(topic, taken[0])
+
+    def _store(self, topic: str, message: Any) -> None:
+        receive_ns = self._node.get_clock().now().nanoseconds
+        stamp_ns = stamp_of(self._contract, message, self._types[topic], receive_ns)
+        self.sampler.add(topic, stamp_ns, message)
+        self.arrived[topic] += 1
+
+    def _seen(self) -> Seen:
+        types = dict(self._node.get_topic_names_and_types())
+        publishers = {topic: self._node.count_publishers(topic) for topic in self._types}
+        return Seen(types, publishers, self._newest)

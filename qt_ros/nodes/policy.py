@@ -1,0 +1,345 @@
+"""The policy node: a checkpoint drives the robot of its contract, one episode at a time.
+
+A lifecycle node. configure loads the checkpoint, checks it against the running robot and warms up;
+activate arms it; the action `~/run_episode` drives. Everything here runs on one executor thread and
+never blocks it: callbacks store messages, the inference thread thinks (`control.inference`), and
+the command timer hands decisions through the limiter (`control.loop`). Whatever ends an episode
+(its time, a cancel, a fault, deactivation, Ctrl-C), the last command out is the contract's fallback.
+"""
+
+from __future__ import annotations
+
+import queue
+import sys
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray
+from numpy.typing import NDArray
+from q_transformer_ros.msg import PolicyStep
+from rclpy.clock import Clock, ClockType
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.qos import QoSProfile
+
+from qt_ros.contract import Contract
+from qt_ros.errors import QtRosError
+from qt_ros.nodes.control.checks import contract_for
+from qt_ros.nodes.control.graph import announce, run_node
+from qt_ros.nodes.control.health import health
+from qt_ros.nodes.control.inference import Inference
+from qt_ros.nodes.control.loop import ControlLoop
+from qt_ros.nodes.control.messages import CommandPublisher, diagnostics, step_message
+from qt_ros.nodes.control.parameters import ParameterGuard, declare_parameters
+from qt_ros.nodes.control.records import Decided, EpisodeEnd, Goal, StepRecord, Tick
+from qt_ros.nodes.control.robot import RobotListener
+from qt_ros.nodes.control.server import EpisodeServer
+from training.errors import TrainingError
+from training.policy import Policy
+
+SIM_POLL_S = 0.001  # in simulated time the loop looks at every move of the clock
+SUCCESS = TransitionCallbackReturn.SUCCESS
+
+
+class PolicyNode(LifecycleNode):
+    """Drives a robot with a trained policy; usable in a process of its own or inside another."""
+
+    def __init__(self, **node_options: Any) -> None:
+        super().__init__('policy', **node_options)
+        declare_parameters(self)
+        self._guard = ParameterGuard(self, lambda: self.loop is not None)
+        self.contract: Contract | None = None
+        self.loop: ControlLoop | None = None
+        self.active = False
+        self._listener: RobotListener | None = None
+        self._commands: CommandPublisher | None = None
+        self._inference: Inference | None = None
+        self._timers: list[Any] = []
+        self._results: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._arrived: Counter[str] = Counter()
+        self._sim_time = False
+        self._last_clock: tuple[int, int] | None = None  # (ROS, steady) [ns] at the last slot
+        self._start_by_s = 0.0  # monotonic clock: when a goal must have begun
+        self.stopping = False
+        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._steps = self.create_publisher(PolicyStep, '~/step', QoSProfile(depth=100))
+        self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
+        self._wake = self.create_guard_condition(self._on_results)
+        self.create_timer(1.0, self._diagnose, clock=self._steady)
+        self._server = EpisodeServer(
+            self, self._refusal, self._start, self._cancel, lambda: self.contract.rate_hz
+        )
+
+    # Lifecycle. rclpy swallows what these raise, so each reports for itself.
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Load the checkpoint, check it against the robot, warm up; on failure nothing is kept."""
+        try:
+            self._configure()
+        except (QtRosError, TrainingError) as error:
+            return self._failed(str(error))
+        except Exception:  # noqa: BLE001 - reported, and the node stays unconfigured
+            return self._failed(traceback.format_exc())
+        return super().on_configure(state)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Arm: from now on goals are taken."""
+        result = super().on_activate(state)
+        self.active = True
+        self._last_clock = None
+        for timer in self._timers:
+            timer.reset()
+        for topic in self._commands.unheard():
+            self.get_logger().warning(f'nobody listens to {topic}; is the controller running?')
+        announce('ready', policy_id=self.value('policy_id'), contract=self.contract.name)
+        return result
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """End a running episode with the fallback, then take no more goals."""
+        self._disarm('the node was deactivated')
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Let go of the checkpoint and the robot."""
+        self._release()
+        return super().on_cleanup(state)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """End a running episode with the fallback, then let go of everything."""
+        self._disarm('the node was shut down')
+        self._release()
+        return super().on_shutdown(state)
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Go back to unconfigured."""
+        self._disarm('a lifecycle transition failed')
+        self._release()
+        return super().on_error(state)
+
+    def value(self, name: str) -> Any:
+        """Return the value of a parameter."""
+        return self.get_parameter(name).value
+
+    def load_policy(self) -> Policy:
+        """Load the policy that the parameters name."""
+        path = self.value('checkpoint')
+        if not path:
+            raise QtRosError('parameter checkpoint is empty; give a run folder or a checkpoint')
+        return Policy.load(Path(path), device=self.value('device'), threads=self.value('threads'))
+
+    def stop(self, reason: str) -> None:
+        """End a running episode with the fallback, for good; the process is about to end."""
+        self.stopping = True
+        self._disarm(reason)
+
+    @property
+    def busy(self) -> bool:
+        """True while a goal has no result yet."""
+        return self._server.busy
+
+    def destroy_node(self) -> None:
+        """End a running episode with the fallback and destroy the node."""
+        self.stop('the node was destroyed')
+        self._release()
+        self._server.close()
+        super().destroy_node()
+
+    def _configure(self) -> None:
+        policy = self.load_policy()
+        contract = contract_for(policy.contract_text, self.value('contract'))
+        command_rate_hz = self.value('command_rate_hz')
+        ratio = command_rate_hz / contract.rate_hz
+        if round(ratio) < 1 or abs(ratio - round(ratio)) > 1e-6:
+            raise QtRosError(
+                f'command_rate_hz is {command_rate_hz:g}; it must be a multiple of the rate_hz of '
+                f'the contract, {contract.rate_hz:g}'
+            )
+        self._listener = RobotListener(self, contract)
+        timeout_s = self.value('start_timeout_s')
+        problems = self._listener.wait(timeout_s, lambda: self.stopping)
+        if problems:
+            raise QtRosError([f'{problem} (waited {timeout_s:g} s)' for problem in problems])
+        policy.warm_up()
+        self.contract = contract
+        self._sim_time = self.value('use_sim_time')
+        self._commands = CommandPublisher(self, contract, QoSProfile(depth=10))
+        self._inference = Inference(contract, policy, self._from_prepared, self._from_decided)
+        slot_ns = None if self._sim_time else round(1e9 / command_rate_hz)
+        self.loop = ControlLoop(contract, self._listener.sampler, self, slot_ns)
+        slots = self.create_timer(1.0 / command_rate_hz, self._on_slot, clock=self._steady)
+        self._timers = [slots]
+        if self._sim_time:
+            self._timers.append(self.create_timer(SIM_POLL_S, self._on_slot))
+        for timer in self._timers:
+            timer.cancel()
+        self._guard.set_policy_id(policy.policy_id)
+
+    def _failed(self, problem: str) -> TransitionCallbackReturn:
+        self._release()
+        self.get_logger().error(f'cannot be configured: {problem}')
+        announce('refused', message=problem)
+        return TransitionCallbackReturn.FAILURE
+
+    def _disarm(self, reason: str) -> None:
+        """End a running episode with the fallback and stop the clockwork."""
+        self.active = False
+        if self.loop is not None and self.loop.goal is not None:
+            self.loop.fault(reason, self._now_ns())
+            self._commands.flush()
+        for timer in self._timers:
+            timer.cancel()
+
+    def _release(self) -> None:
+        for timer in self._timers:
+            self.destroy_timer(timer)
+        self._timers = []
+        if self._inference is not None and not self._inference.close():
+            self.get_logger().error('the policy is still deciding; its thread is left behind')
+        for part in (self._commands, self._listener):
+            if part is not None:
+                part.close()
+        self.loop = self.contract = None
+        self._inference = self._commands = self._listener = None
+
+    # What the action server asks for
+
+    def _refusal(self) -> str:
+        return '' if self.active else 'the node is not active; configure and activate it first'
+
+    def _start(self, goal: Goal) -> None:
+        if self.loop is None or not self.active:
+            raise QtRosError('the node was deactivated before the episode began')
+        if self.value('dry_run'):
+            goal = replace(goal, dry_run=True)
+        self._start_by_s = time.monotonic() + self.value('start_timeout_s')
+        self.loop.start(goal)
+
+    def _cancel(self) -> None:
+        if self.loop is not None:
+            self.loop.cancel(self._now_ns())
+
+    # What the loop causes
+
+    def prepare(self, goal: Goal) -> bool:
+        """Let the policy take in the instruction."""
+        return self._inference.submit(goal)
+
+    def think(self, tick: Tick) -> bool:
+        """Let the policy decide on a tick."""
+        return self._inference.submit(tick)
+
+    def send(self, targets: NDArray[np.float64], stamp_ns: int) -> NDArray[np.float64]:
+        """Publish commands; return the targets as they stand in the messages."""
+        return self._commands.send(targets, stamp_ns)
+
+    def report(self, record: StepRecord) -> None:
+        """Publish what became of a tick."""
+        self._steps.publish(step_message(self.contract, record))
+        self._server.feedback(record)
+
+    def ended(self, end: EpisodeEnd) -> None:
+        """Tell everybody how the episode ended."""
+        level = self.get_logger().error if end.termination == 'fault' else self.get_logger().info
+        level(f'episode {end.goal.episode_id}: {end.termination}: {end.message}')
+        announce(
+            'episode',
+            episode_id=end.goal.episode_id,
+            outcome=end.outcome,
+            termination=end.termination,
+            message=end.message,
+            steps=end.steps,
+            late=end.late,
+            limited=end.limited,
+            **end.timing,
+        )
+        self._server.ended(end)
+
+    # The inference thread reports here; the guard condition brings it to the executor.
+
+    def _from_prepared(self, goal: Goal, error: str) -> None:
+        self._results.put(lambda: self.loop.on_prepared(goal, error))
+        self._wake.trigger()
+
+    def _from_decided(self, decided: Decided) -> None:
+        self._results.put(lambda: self.loop.on_decided(decided, self._now_ns()))
+        self._wake.trigger()
+
+    def _on_results(self) -> None:
+        while not self._results.empty():
+            result = self._results.get_nowait()
+            if self.loop is not None:
+                self._guarded(result)
+
+    # Time
+
+    def _now_ns(self) -> int:
+        return self.get_clock().now().nanoseconds
+
+    def _on_slot(self) -> None:
+        """Act on a slot of the command timer; in simulated time, on a move of the clock."""
+        now_ns, steady_ns = self._now_ns(), self._steady.now().nanoseconds
+        late_ns = 0
+        if not self._sim_time:  # schedule by the slot's own time: lateness must not shift the grid
+            timer = self._timers[0]
+            late_ns = timer.timer_period_ns - timer.time_until_next_call()
+        jump = self._clock_jump(now_ns, steady_ns)
+        if jump:
+            self.loop.sampler = self._listener.forget()
+            self._guarded(lambda: self.loop.fault(jump, now_ns))
+        self._guarded(lambda: self.loop.on_time(now_ns - late_ns, now_ns))
+        waiting = self.loop.goal is not None and not self.loop.running
+        if waiting and time.monotonic() > self._start_by_s:
+            reasons = '; '.join(self.loop.waiting_for(now_ns))
+            self._guarded(lambda: self.loop.fault(f'cannot begin: {reasons}', now_ns))
+
+    def _clock_jump(self, now_ns: int, steady_ns: int) -> str:
+        """Say if ROS time went back or, outside simulated time, left the steady clock behind."""
+        before, self._last_clock = self._last_clock, (now_ns, steady_ns)
+        if before is None:
+            return ''
+        moved_ns = now_ns - before[0]
+        if moved_ns < 0:
+            return f'the clock went back by {-moved_ns / 1e9:g} s'
+        jump_ns = abs(moved_ns - (steady_ns - before[1]))
+        if not self._sim_time and jump_ns > self.contract.period_ns // 2:
+            return f'the clock jumped by {jump_ns / 1e9:g} s'
+        return ''
+
+    def _guarded(self, action: Callable[[], None]) -> None:
+        """Run a step of the loop; whatever it raises ends the episode, not the node."""
+        try:
+            action()
+        except Exception as error:  # noqa: BLE001 - reported; the fallback goes out
+            self.get_logger().error(traceback.format_exc())
+            self.loop.fault(f'{type(error).__name__}: {error}', self._now_ns())
+
+    def _diagnose(self) -> None:
+        now_ns = self._now_ns()
+        arrived = Counter(self._listener.arrived if self._listener else {})
+        level, text, values = health(
+            self.contract, self.loop, self.active, arrived - self._arrived, now_ns
+        )
+        self._arrived = arrived
+        values = {'policy_id': self.value('policy_id'), **values}
+        name = f'{self.get_fully_qualified_name().lstrip("/")}: control loop'
+        self._diagnostics.publish(diagnostics(level, name, text, values, now_ns))
+
+
+def main() -> int:
+    """Run the node until Ctrl-C; exit status 1 if it was to start itself and could not."""
+
+    def start(node: PolicyNode) -> bool:
+        if not node.value('autostart'):
+            return True
+        return node.trigger_configure() == SUCCESS and node.trigger_activate() == SUCCESS
+
+    return run_node(PolicyNode, start)
+
+
+if __name__ == '__main__':
+    sys.exit(main())
