@@ -104,7 +104,7 @@ class Episode:
                 )
             elif kind == np.float32 and not np.isfinite(array).all():
                 row = int(np.argwhere(~np.isfinite(array))[0][0])
-                found.append(f'{name} is not finite at row {row}; drop or repair it before storing')
+                found.append(f'{name} is not finite at row {row}; repair it before storing')
         if self.action.shape != self.requested.shape:
             found.append(f'action {self.action.shape} and requested {self.requested.shape} differ')
         if set(self.stamps_ns) != set(self.valid):

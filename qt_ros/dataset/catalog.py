@@ -1,0 +1,124 @@
+"""What a dataset says about its episodes, without touching rows or frames."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from qt_ros.dataset.labels import newest_outcomes
+from qt_ros.dataset.layout import Place, video_key
+from qt_ros.errors import DatasetError
+
+
+@dataclass(frozen=True)
+class EpisodeMeta:
+    """One row of `meta/episodes/`, with the newest label as its outcome."""
+
+    index: int
+    episode_id: str
+    instruction: str
+    outcome: str  # success | failure | timeout | aborted | unknown
+    stored_outcome: str  # what the columns say; another than `outcome` only after a crash
+    source: str  # teleop | policy | mixed
+    policy_id: str
+    bag_uri: str
+    contract_hash: str
+    start_stamp_ns: int
+    length: int  # rows
+    from_index: int  # number of its first row in the whole dataset
+    digest: str  # sha256 over rows and videos
+    data: Place
+    row_group: int  # in the data file
+    meta: Place
+    videos: dict[str, tuple[Place, float]]  # camera -> (file, time of its first frame in it [s])
+
+    @property
+    def success(self) -> bool:
+        return self.outcome == 'success'
+
+
+def episode_files(root: Path) -> list[Path]:
+    """Return the files of `meta/episodes/`, in order."""
+    return sorted((root / 'meta/episodes').glob('chunk-*/file-*.parquet'))
+
+
+def read_episode_table(path: Path, columns: list[str] | None = None) -> pa.Table:
+    """Return a file of `meta/episodes/`; `columns` None: all."""
+    try:
+        with pq.ParquetFile(path) as file:
+            return file.read(columns=columns)
+    except (OSError, pa.ArrowException) as error:
+        raise DatasetError(f'{path} cannot be read ({error}); restore or convert again') from error
+
+
+def read_catalog(root: Path, total: int, cameras: list[str]) -> list[EpisodeMeta]:
+    """Return the first `total` episodes; what lies beyond is what a crash left behind."""
+    labels = newest_outcomes(root)
+    found: list[EpisodeMeta] = []
+    first_of_file: dict[Place, int] = {}
+    for row in _rows(root, cameras):
+        index = row['episode_index']
+        if index >= total:
+            break
+        data = (row['data/chunk_index'], row['data/file_index'])
+        first_of_file.setdefault(data, index)
+        stored = row['outcome']
+        found.append(
+            EpisodeMeta(
+                index=index,
+                episode_id=row['episode_id'],
+                instruction=row['tasks'][0],
+                outcome=labels.get(index, stored),
+                stored_outcome=stored,
+                source=row['source'],
+                policy_id=row['policy_id'],
+                bag_uri=row['bag_uri'],
+                contract_hash=row['contract_hash'],
+                start_stamp_ns=row['start_stamp_ns'],
+                length=row['length'],
+                from_index=row['dataset_from_index'],
+                digest=row['digest'],
+                data=data,
+                row_group=index - first_of_file[data],
+                meta=(row['meta/episodes/chunk_index'], row['meta/episodes/file_index']),
+                videos={camera: _video_place(row, camera) for camera in cameras},
+            )
+        )
+    if [episode.index for episode in found] != list(range(total)):
+        raise DatasetError(
+            f'{root}/meta/episodes names {len(found)} episodes in order, info.json counts {total};'
+            ' restore the folder or convert again'
+        )
+    return found
+
+
+def _rows(root: Path, cameras: list[str]) -> Iterator[dict[str, Any]]:
+    columns = [
+        *('episode_index', 'tasks', 'length', 'dataset_from_index', 'digest', 'start_stamp_ns'),
+        *('data/chunk_index', 'data/file_index'),
+        *('meta/episodes/chunk_index', 'meta/episodes/file_index'),
+        *('episode_id', 'outcome', 'source', 'policy_id', 'bag_uri', 'contract_hash'),
+    ]
+    for camera in cameras:
+        prefix = f'videos/{video_key(camera)}'
+        columns += [f'{prefix}/{name}' for name in ('chunk_index', 'file_index', 'from_timestamp')]
+    for path in episode_files(root):
+        table = read_episode_table(path, columns)
+        missing = sorted(set(columns) - set(table.column_names))
+        if missing:
+            raise DatasetError(
+                f'{path} lacks the columns {", ".join(missing)}, so these episodes were not'
+                ' written by qt-ros; import them into a dataset of their own'
+            )
+        yield from table.to_pylist()
+
+
+def _video_place(row: dict[str, Any], camera: str) -> tuple[Place, float]:
+    prefix = f'videos/{video_key(camera)}'
+    place = (row[f'{prefix}/chunk_index'], row[f'{prefix}/file_index'])
+    return place, row[f'{prefix}/from_timestamp']

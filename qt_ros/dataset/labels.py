@@ -1,0 +1,69 @@
+"""The journal of outcomes: meta/labels.jsonl, one line for each label ever given, never rewritten.
+
+The newest label of an episode is its outcome. The columns of the dataset follow the journal; where
+a crash kept them from following, the next writer or the next relabel brings them into line.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from qt_ros.dataset.layout import LABELS
+from qt_ros.episode import OUTCOMES
+from qt_ros.errors import DatasetError
+
+
+@dataclass(frozen=True)
+class Label:
+    """One word about one episode."""
+
+    episode_index: int
+    episode_id: str
+    bag_uri: str
+    before: str  # outcome that it replaced
+    outcome: str
+    by: str  # who said so
+    stamp_ns: int  # when it was said [ns since 1970]
+
+
+def read_labels(root: Path) -> list[Label]:
+    """Return every label ever given, oldest first; a line cut off by a crash does not count."""
+    path = root / LABELS
+    if not path.exists():
+        return []
+    labels = []
+    whole, _, _ = path.read_bytes().rpartition(b'\n')
+    for number, line in enumerate(whole.splitlines(), start=1):
+        try:
+            label = Label(**json.loads(line))
+        except (ValueError, TypeError) as error:
+            raise DatasetError(f'{path}:{number}: not a label ({error}); remove it') from None
+        if label.outcome not in OUTCOMES:
+            raise DatasetError(
+                f'{path}:{number}: outcome {label.outcome!r} is unknown; allowed:'
+                f' {", ".join(OUTCOMES)}'
+            )
+        labels.append(label)
+    return labels
+
+
+def newest_outcomes(root: Path) -> dict[int, str]:
+    """Return {episode index: outcome} of all episodes that were ever labelled."""
+    return {label.episode_index: label.outcome for label in read_labels(root)}
+
+
+def add_labels(root: Path, labels: Sequence[Label]) -> None:
+    """Append to the journal, durably; raises OSError."""
+    lines = ''.join(json.dumps(asdict(label), ensure_ascii=False) + '\n' for label in labels)
+    with open(root / LABELS, 'a+b') as file:
+        file.seek(0)
+        # Start on a line of our own: a crash may have cut the last one.
+        whole, _, _ = file.read().rpartition(b'\n')
+        file.truncate(len(whole) + 1 if whole else 0)
+        file.write(lines.encode())
+        file.flush()
+        os.fsync(file.fileno())
