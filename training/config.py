@@ -142,7 +142,12 @@ def load_config(preset: Path | None = None, overrides: Sequence[str] = ()) -> Tr
             problems.append(_unknown('override', key.strip(), keys))
         else:
             room, name = path
-            content[room] = {**(content.get(room) or {}), name: yaml.safe_load(text)}
+            try:
+                value = yaml.safe_load(text)
+            except yaml.YAMLError as error:
+                problems.append(f'override {override!r} has a value that is not YAML: {error}')
+                continue
+            content[room] = {**(content.get(room) or {}), name: value}
     if problems:
         raise TrainingError(problems)
     return TrainConfig.from_json(content, 'config')
