@@ -45,7 +45,7 @@ _XML = """
   <visual>
     <global offwidth="640" offheight="480"/>
     <quality shadowsize="0" offsamples="0"/>
-    <headlight ambient="0.4 0.4 0.4" diffuse="0.35 0.35 0.35" specular="0 0 0"/>
+    <headlight ambient="0.38 0.38 0.38" diffuse="0.30 0.30 0.30" specular="0 0 0"/>
     <map znear="0.005" zfar="10"/>
   </visual>
   <default>
@@ -73,11 +73,11 @@ _XML = """
     </default>
   </default>
   <worldbody>
-    <light pos="0.2 -0.5 1.5" dir="0.1 0.3 -1" type="directional" diffuse="0.5 0.5 0.5"
+    <light pos="0.2 -0.5 1.5" dir="0.1 0.3 -1" type="directional" diffuse="0.42 0.42 0.42"
            castshadow="false"/>
     <geom name="floor" type="plane" size="2 2 0.1" pos="0 0 -0.4" rgba="0.50 0.53 0.57 1"/>
     <geom name="table" type="box" size="0.4 0.45 0.02" pos="0.3 0 -0.02"
-          rgba="0.80 0.74 0.63 1" friction="0.8 0.005 0.0001"/>
+          rgba="0.70 0.62 0.50 1" friction="0.8 0.005 0.0001"/>
     <body name="bin" pos="{bin} 0" childclass="wall">
       <geom size="0.06 0.06 0.003" pos="0 0 0.003" rgba="0.36 0.26 0.17 1"/>
       <geom size="0.06 0.004 0.02" pos="0 0.06 0.02"/>
