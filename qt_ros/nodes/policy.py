@@ -1,10 +1,11 @@
 """The policy node: a checkpoint drives the robot of its contract, one episode at a time.
 
-A lifecycle node. configure loads the checkpoint, checks it against the running robot and warms up;
-activate arms it; the action `~/run_episode` drives. Everything here runs on one executor thread and
-never blocks it: callbacks store messages, the inference thread thinks (`control.inference`), and
-the command timer hands decisions through the limiter (`control.loop`). Whatever ends an episode
-(its time, a cancel, a fault, deactivation, Ctrl-C), the last command out is the contract's fallback.
+A lifecycle node. configure loads the checkpoint, checks it against the running robot and warms
+up; activate arms it; the action `~/run_episode` drives. Everything here runs on one executor
+thread and never blocks it: callbacks store messages, the inference thread thinks
+(`control.inference`), and the command timer hands decisions through the limiter (`control.loop`).
+Whatever ends an episode (its time, a cancel, a fault, deactivation, Ctrl-C), the last command out
+is the contract's fallback.
 """
 
 from __future__ import annotations
@@ -30,7 +31,6 @@ from rclpy.qos import QoSProfile
 from qt_ros.contract import Contract
 from qt_ros.errors import QtRosError
 from qt_ros.nodes.control.checks import contract_for
-from qt_ros.nodes.control.graph import announce, run_node
 from qt_ros.nodes.control.health import health
 from qt_ros.nodes.control.inference import Inference
 from qt_ros.nodes.control.loop import ControlLoop
@@ -39,6 +39,7 @@ from qt_ros.nodes.control.parameters import ParameterGuard, declare_parameters
 from qt_ros.nodes.control.records import Decided, EpisodeEnd, Goal, StepRecord, Tick
 from qt_ros.nodes.control.robot import RobotListener
 from qt_ros.nodes.control.server import EpisodeServer
+from qt_ros.nodes.ros import RELIABLE, announce, run_node
 from training.errors import TrainingError
 from training.policy import Policy
 
@@ -67,7 +68,7 @@ class PolicyNode(LifecycleNode):
         self._start_by_s = 0.0  # monotonic clock: when a goal must have begun
         self.stopping = False
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self._steps = self.create_publisher(PolicyStep, '~/step', QoSProfile(depth=100))
+        self._steps = self.create_publisher(PolicyStep, '~/step', RELIABLE)
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
         self._wake = self.create_guard_condition(self._on_results)
         self.create_timer(1.0, self._diagnose, clock=self._steady)
@@ -136,6 +137,10 @@ class PolicyNode(LifecycleNode):
         """End a running episode with the fallback, for good; the process is about to end."""
         self.stopping = True
         self._disarm(reason)
+
+    def interrupt(self) -> None:
+        """Give up waiting for the robot; the process was told to stop."""
+        self.stopping = True
 
     @property
     def busy(self) -> bool:

@@ -19,7 +19,10 @@ def health(
     arrived: Mapping[str, int],
     now_ns: int,
 ) -> Health:
-    """Return level, message and key-value pairs; `arrived`: messages per topic in the last second."""
+    """Return level, message and key-value pairs.
+
+    `arrived`: messages of each topic in the last second.
+    """
     if contract is None or loop is None:
         return OK, 'not configured', {}
     values = loop.total.values()

@@ -1,7 +1,7 @@
-"""The one thread that thinks: it decodes images and runs the policy, so that the executor need not.
+"""The one thread that thinks: it decodes images and runs the policy, off the executor.
 
-The executor hands over one job at a time and is never blocked: while a job runs, the next is turned
-down. torch releases the GIL, so timers and subscriptions go on meanwhile.
+The executor hands over one job at a time and is never blocked: while a job runs, the next is
+turned down. torch releases the GIL, so timers and subscriptions go on meanwhile.
 """
 
 from __future__ import annotations

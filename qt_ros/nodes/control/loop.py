@@ -9,10 +9,10 @@ back through `Outputs`. A slot is a point of the command timer's grid, ticks lie
     |----|----|----|----|----|----|          slots, every command period
       think..|send                           a decision goes out at the next slot after it is made
 
-A decision is worth sending until the next tick; after that it is late, counted and discarded. With
-no slot left before the next tick (or no slots at all, as in simulated time, where the clock may wait
-for the command) it goes out at once. What goes out is limited first; what ends an episode, for
-whatever reason, is the fallback.
+A decision is worth sending until the next tick; after that it is late, counted and discarded.
+With no slot left before the next tick (or no slots at all, as in simulated time, where the clock
+may wait for the command) it goes out at once. What goes out is limited first; what ends an
+episode, for whatever reason, is the fallback.
 """
 
 from __future__ import annotations
@@ -231,7 +231,8 @@ class ControlLoop:
     def _command(self, now_ns: int) -> None:
         """Limit and send the pending decision, or discard it if its time has passed."""
         decided, self._pending = self._pending, None
-        assert decided is not None and self.goal is not None and decided.observation is not None
+        if decided is None or decided.observation is None or self.goal is None:
+            return
         tick = decided.tick
         stamp_ns = max(now_ns, tick.t_ns + 1)  # a command of tick k lies in (t_k, t_k+1]
         age_ns = self._age_ns(tick, stamp_ns)
@@ -275,7 +276,8 @@ class ControlLoop:
         age_ns: int,
     ) -> StepRecord:
         """Describe a command as (A,) actions, as a converter will see it in a recording."""
-        assert self._base is not None and self.goal is not None
+        assert self._base is not None
+        assert self.goal is not None
         terminate = decided.action[self._size :]
         reasons = (*reasons, *('' for _ in terminate))
         if self.goal.dry_run:
@@ -321,7 +323,7 @@ class ControlLoop:
             message=message,
             steps=self.episode.fates['sent'] + self.episode.fates['dry'],
             late=self.episode.fates['late'],
-            limited=sum(self.episode.limited.values()),
+            limited=self.episode.limited_commands,
             timing=self.episode.summary(),
         )
         self._outputs.ended(self.last_end)

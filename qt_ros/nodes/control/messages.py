@@ -11,12 +11,11 @@ from q_transformer_ros.msg import PolicyStep
 from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
 from rclpy.qos import QoSProfile
-from rclpy.time import Time
 
 from qt_ros.commands import decode_command, encode_commands
 from qt_ros.contract import Contract
-from qt_ros.nodes.control.graph import message_class
 from qt_ros.nodes.control.records import StepRecord
+from qt_ros.nodes.ros import message_class, new_message, to_stamp
 
 
 class CommandPublisher:
@@ -43,7 +42,7 @@ class CommandPublisher:
                 contract,
                 targets,
                 stamp_ns,
-                lambda name: message_class(name)(),
+                new_message,
                 1 / contract.rate_hz,
             )
         )
@@ -81,7 +80,7 @@ def step_message(contract: Contract, record: StepRecord) -> PolicyStep:
         episode_id=tick.goal.episode_id,
         step=tick.step,
         streams=streams,
-        stream_stamps=[stamp(tick.samples[name].stamp_ns) for name in streams],
+        stream_stamps=[to_stamp(tick.samples[name].stamp_ns) for name in streams],
         stream_valid=[valid[name] for name in streams],
         observation_age_s=record.age_ns / 1e9,
         dims=[dim.name for dim in contract.dims],
@@ -90,10 +89,10 @@ def step_message(contract: Contract, record: StepRecord) -> PolicyStep:
         late=record.late,
         period_s=record.period_ns / 1e9,
     )
-    message.header.stamp = stamp(max(s.stamp_ns for s in tick.samples.values()))
-    message.tick = stamp(tick.t_ns)
+    message.header.stamp = to_stamp(max(s.stamp_ns for s in tick.samples.values()))
+    message.tick = to_stamp(tick.t_ns)
     if record.command_ns:
-        message.command_stamp = stamp(record.command_ns)
+        message.command_stamp = to_stamp(record.command_ns)
     if record.sent is not None:
         message.sent = record.sent.tolist()
     if decided is not None and not decided.error and not decided.unusable:
@@ -111,12 +110,7 @@ def diagnostics(
 ) -> DiagnosticArray:
     """Return a `/diagnostics` message of one status."""
     array = DiagnosticArray()
-    array.header.stamp = stamp(now_ns)
+    array.header.stamp = to_stamp(now_ns)
     pairs = [KeyValue(key=key, value=value) for key, value in values.items()]
     array.status = [DiagnosticStatus(level=level, name=name, message=text, values=pairs)]
     return array
-
-
-def stamp(nanoseconds: int):
-    """Return a `builtin_interfaces/Time`."""
-    return Time(nanoseconds=nanoseconds).to_msg()

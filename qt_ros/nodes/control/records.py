@@ -35,7 +35,7 @@ class Tick:
 
 @dataclass(frozen=True)
 class Decided:
-    """What the inference thread made of a tick; `error` or `unusable` say why it has no decision."""
+    """What the inference thread made of a tick: a decision, or why there is none."""
 
     tick: Tick
     inference_s: float  # decoding, encoding and deciding [s]

@@ -1,4 +1,4 @@
-"""The robot as the policy hears it: one subscription per observation topic, newest samples kept."""
+"""The robot as the policy hears it: a subscription per observation topic, newest samples kept."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rclpy.subscription import Subscription
 
 from qt_ros.contract import Contract
 from qt_ros.nodes.control.checks import Seen, robot_problems
-from qt_ros.nodes.control.graph import message_class, subscription_qos
+from qt_ros.nodes.ros import message_class, subscription_qos
 from qt_ros.observation import ObservationSampler, stamp_of
 
 POLL_S = 0.02

@@ -61,6 +61,7 @@ class LoopStats:
     def __init__(self) -> None:
         self.fates: Counter[str] = Counter()
         self.limited: Counter[str] = Counter()  # reason -> commands that it changed
+        self.limited_commands = 0  # that any limit changed
         self.stale: Counter[str] = Counter()  # stream -> ticks that it held up
         self.faults = 0
         self.fallbacks = 0
@@ -75,8 +76,8 @@ class LoopStats:
     def record(self, fate: str, record: StepRecord) -> None:
         """Count a tick that was reached."""
         self.fates[fate] += 1
-        for reason in {reason for reason in record.reasons if reason}:
-            self.limited[reason] += 1
+        self.limited.update({reason for reason in record.reasons if reason})
+        self.limited_commands += any(record.reasons)
         if fate == 'stale':
             for stream, sample in record.tick.samples.items():
                 self.stale[stream] += not sample.valid
@@ -101,6 +102,7 @@ class LoopStats:
         pairs = {'ticks': str(self.ticks)}
         pairs |= {fate: str(self.fates[fate]) for fate in FATES}
         pairs |= {'faults': str(self.faults), 'fallbacks': str(self.fallbacks)}
+        pairs['limited'] = str(self.limited_commands)
         pairs |= {f'limited.{reason}': str(n) for reason, n in sorted(self.limited.items())}
         pairs |= {f'stale.{stream}': str(n) for stream, n in sorted(self.stale.items()) if n}
         for name, numbers in self.summary().items():

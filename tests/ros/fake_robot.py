@@ -1,0 +1,105 @@
+"""A robot that is no good: a camera with jitter, drops and late images; two joints and a gripper.
+
+Run as a program by the tests. It follows the commands, so what it measures depends on them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+
+import cv2
+import numpy as np
+import rclpy
+from rclpy.executors import ExternalShutdownException
+from rclpy.node import Node
+from sensor_msgs.msg import CompressedImage, JointState
+from std_msgs.msg import Float64MultiArray, String
+from trajectory_msgs.msg import JointTrajectory
+
+
+class FakeRobot(Node):
+    """Publishes joint states at 50 Hz and images at 20 Hz, or whatever the options spoil."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        super().__init__('fake_robot')
+        self.options = options
+        self.random = random.Random(options.seed)
+        self.position = np.zeros(3)
+        self.target = np.zeros(3)
+        self.frozen = False
+        self.images = 0
+        self.eye = self.create_publisher(CompressedImage, '/eye/compressed', 10)
+        self.joints = self.create_publisher(JointState, '/joint_states', 10)
+        self.create_subscription(JointTrajectory, '/arm/joint_trajectory', self.on_arm, 10)
+        self.create_subscription(Float64MultiArray, '/gripper/commands', self.on_gripper, 10)
+        self.create_subscription(String, '/fake/do', self.on_do, 10)
+        if options.joint_type == 'JointState':
+            self.create_timer(0.02, self.publish_joints)
+        if not options.blind:
+            self.create_timer(0.05, self.publish_image)
+
+    def on_arm(self, message: JointTrajectory) -> None:
+        self.target[:2] = message.points[0].positions
+
+    def on_gripper(self, message: Float64MultiArray) -> None:
+        self.target[2] = message.data[0]
+
+    def on_do(self, message: String) -> None:
+        self.frozen = message.data == 'freeze'
+
+    def publish_joints(self) -> None:
+        self.position += 0.3 * (self.target - self.position)
+        message = JointState(name=self.options.joints.split(','))
+        message.position = (self.position + self.random.gauss(0, 1e-3)).tolist()
+        message.header.stamp = self.get_clock().now().to_msg()
+        self.joints.publish(message)
+
+    def publish_image(self) -> None:
+        self.images += 1
+        if self.frozen or self.random.random() < self.options.drops:
+            return
+        noise = np.random.default_rng(self.images).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+        picture = cv2.resize(noise, (40, 30), interpolation=cv2.INTER_LINEAR)
+        message = CompressedImage(format='jpeg')
+        message.data = cv2.imencode('.jpg', picture)[1].tobytes()
+        message.header.stamp = self.get_clock().now().to_msg()
+        delay_s = self.random.uniform(0.0, self.options.jitter_s)
+        if self.random.random() < self.options.late:
+            delay_s += 0.12  # later than the next image, and than a tick that it belongs before
+        self.later(delay_s, lambda: self.eye.publish(message))
+
+    def later(self, delay_s: float, action) -> None:
+        if delay_s <= 0:
+            action()
+            return
+
+        def once() -> None:
+            self.destroy_timer(timer)
+            action()
+
+        timer = self.create_timer(delay_s, once)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--jitter-s', type=float, default=0.0)
+    parser.add_argument('--drops', type=float, default=0.0)
+    parser.add_argument('--late', type=float, default=0.0)
+    parser.add_argument('--blind', action='store_true', help='no camera')
+    parser.add_argument('--joints', default='one,two,gripper')
+    parser.add_argument('--joint-type', default='JointState')
+    rclpy.init()
+    node = FakeRobot(parser.parse_args())
+    print('QT ' + json.dumps({'event': 'ready'}), flush=True)
+    try:
+        rclpy.spin(node)
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+
+
+if __name__ == '__main__':
+    sys.exit(main())

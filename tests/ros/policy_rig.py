@@ -1,0 +1,169 @@
+"""What the tests of the policy node share: a small contract, an untrained checkpoint, processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+
+CONTRACT = """
+name: two_joints
+rate_hz: 10.0
+clock: header
+cameras:
+  eye: {topic: /eye/compressed, type: sensor_msgs/msg/CompressedImage, size: [24, 32], max_age_s: 0.3}
+state:
+  - {topic: /joint_states, type: sensor_msgs/msg/JointState, max_age_s: 0.3,
+     fields: [position.one, position.two, position.gripper]}
+action:
+  - topic: /arm/joint_trajectory
+    type: trajectory_msgs/msg/JointTrajectory
+    dims:
+      - {name: one, field: one, mode: delta, low: -0.1, high: 0.1, bins: 21, unit: rad}
+      - {name: two, field: two, mode: absolute, low: -1.0, high: 1.0, bins: 16, unit: rad}
+  - topic: /gripper/commands
+    type: std_msgs/msg/Float64MultiArray
+    dims: [{name: gripper, field: "0", mode: absolute, low: 0.0, high: 1.0, bins: 2}]
+episodes: {events: /episode/events}
+safety:
+  limits: {one: {position: [-0.05, 0.05]}, two: {position: [-0.8, 0.8], step: 0.3, velocity: 2.0}}
+  watchdog_s: 0.3
+  fallback: hold
+"""
+
+MODEL = [
+    'model.window=2',
+    'model.channels=[4, 4, 8]',
+    'model.maps=4',
+    'model.image_tokens=2',
+    'model.width=32',
+    'model.layers=1',
+    'model.heads=2',
+]
+
+
+def make_checkpoint(folder: Path, text: str = CONTRACT, seed: int = 0) -> Path:
+    """Write the checkpoint of an untrained network for a contract; return its run folder."""
+    import torch
+
+    from qt_ros.contract import Contract
+    from training import checkpoint
+    from training.config import load_config
+    from training.model import QTransformer
+    from training.signature import Signature
+    from training.tokens import ActionSpace
+
+    torch.set_num_threads(1)
+    torch.manual_seed(seed)
+    contract = Contract.parse(text)
+    signature = Signature(
+        contract=text,
+        contract_hash=contract.hash,
+        cameras={camera.name: camera.size for camera in contract.cameras},
+        state_names=contract.state_names,
+        action=ActionSpace.from_json(
+            [
+                {'name': d.name, 'low': d.low, 'high': d.high, 'bins': d.bins}
+                for d in contract.dims
+            ]
+        ),
+    )
+    config = load_config(None, MODEL)
+    model = QTransformer(config.model, signature)
+    with torch.no_grad():  # an untrained network hardly tells observations apart; make it restless
+        for parameter in model.parameters():
+            parameter.mul_(3.0)
+    optimizer = torch.optim.AdamW(model.parameters())
+    state = {'config': config.to_json(), 'signature': signature.to_json(), 'instructions': {}}
+    folder.mkdir(parents=True, exist_ok=True)
+    checkpoint.save(folder, 1, model, model, optimizer, state)
+    return folder
+
+
+class Process:
+    """A program under test: its `QT` lines as they come, its whole output, and a sure end."""
+
+    def __init__(self, module: str, *arguments: str, env: dict[str, str] | None = None) -> None:
+        self.lines: list[str] = []
+        self._events: queue.Queue[dict[str, Any]] = queue.Queue()
+        command = [sys.executable, '-u']
+        command += [module] if module.endswith('.py') else ['-m', module]
+        self._process = subprocess.Popen(
+            [*command, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, 'OMP_NUM_THREADS': '1', **(env or {})},
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def event(self, name: str, timeout_s: float = 30.0) -> dict[str, Any]:
+        """Return the next `QT` line of that name; AssertionError with the output if none comes."""
+        deadline_s = time.monotonic() + timeout_s
+        while time.monotonic() < deadline_s:
+            try:
+                found = self._events.get(timeout=0.1)
+            except queue.Empty:
+                if self._process.poll() is not None and self._events.empty():
+                    break
+                continue
+            if found['event'] == name:
+                return found
+        raise AssertionError(f'no {name} event; output:\n{self.output}')
+
+    def signal(self, number: int) -> None:
+        self._process.send_signal(number)
+
+    def wait(self, timeout_s: float = 20.0) -> int:
+        status = self._process.wait(timeout_s)
+        self._reader.join(2.0)
+        return status
+
+    def stop(self) -> int:
+        """End the process as Ctrl-C would, and by force if that does not help."""
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGINT)
+        try:
+            return self.wait(10.0)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            return self.wait()
+
+    @property
+    def output(self) -> str:
+        return ''.join(self.lines)
+
+    def __enter__(self) -> Process:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self.lines.append(line)
+            if line.startswith('QT '):
+                self._events.put(json.loads(line[3:]))
+
+
+def robot(*arguments: str) -> Process:
+    """Start the fake robot in a process of its own."""
+    return Process(str(HERE / 'fake_robot.py'), *arguments)
+
+
+def policy(run: Path, **parameters: Any) -> Process:
+    """Start the policy node in a process of its own, active."""
+    given = {'checkpoint': str(run), 'autostart': True, 'start_timeout_s': 15.0, **parameters}
+    arguments = [part for k, v in given.items() for part in ('-p', f'{k}:={json.dumps(v)}')]
+    return Process('qt_ros.nodes.policy', '--ros-args', *arguments)
