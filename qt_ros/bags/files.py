@@ -57,8 +57,9 @@ def find_bags(path: Path) -> list[Path]:
     if not path.is_dir():
         raise BagError(f'{path} does not exist; give the folder or the file of a recording')
     found = [
-        each for each in sorted(path.rglob('*'), key=natural) if each.is_dir()
-        and _is_bag_folder(each)
+        each
+        for each in sorted(path.rglob('*'), key=natural)
+        if each.is_dir() and _is_bag_folder(each)
     ]
     if not found:
         raise BagError(

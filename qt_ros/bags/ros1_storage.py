@@ -99,9 +99,7 @@ class Ros1Storage:
             raise _Damage('cut off')
         return content
 
-    def _in_chunk(
-        self, header: dict[str, bytes], data: bytes
-    ) -> Iterator[tuple[int, int, bytes]]:
+    def _in_chunk(self, header: dict[str, bytes], data: bytes) -> Iterator[tuple[int, int, bytes]]:
         method = header.get('compression', b'none').decode('ascii', 'replace')
         problem = ''
         if method == 'bz2':

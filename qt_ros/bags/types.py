@@ -71,7 +71,7 @@ def deserialize(info: TopicInfo, data: bytes, topic: str = '') -> Any:
     for decode in (*decoders, *(partial(_without_tail, each) for each in decoders)):
         try:
             return decode(data)
-        except Exception as exc:  # generated code fails in any way on damaged bytes
+        except Exception as exc:  # noqa: BLE001 - generated code fails in any way on damaged bytes
             problem = problem or exc
     raise BagError(
         f'{topic or info.type}: a message does not decode as {info.type}: {problem}'
@@ -139,8 +139,8 @@ def _store_of(kind: str, definition: str, form: str) -> Typestore:
         if kind in known.fielddefs:
             return known
     raise BagError(
-        f'the type {kind or "?"!r} is unknown: the recording carries no usable definition and it is'
-        ' not a standard one'
+        f'the type {kind or "?"!r} is unknown: the recording carries no usable definition and it'
+        ' is not a standard one'
     )
 
 
@@ -153,7 +153,7 @@ def _store_for(kind: str, definition: str, form: str) -> Typestore | None:
         parse = get_types_from_idl if form == 'ros2idl' else get_types_from_msg
         types = parse(definition) if form == 'ros2idl' else parse(definition, kind)
         _complete(types)
-    except Exception:  # the parser fails in many ways on damaged text: the built-in types decide
+    except Exception:  # noqa: BLE001 - the parser fails in any way on damaged text
         return None
     if kind not in types:
         return None

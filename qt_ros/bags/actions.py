@@ -1,0 +1,110 @@
+"""Actions of consecutive ticks: from the commands that were sent, or from the next observation.
+
+    target_k = newest command with stamp <= end of tick k      (per dimension)
+    action_k = target_k, or target_k - target_{k-1} for a delta
+
+Before the first command a delta starts from the measured position (`commands.initial_targets`),
+and commands stamped before the first tick do not count. A dimension that is not measured takes the
+newest command before the first tick, if the episode has one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qt_ros.bags.ticks import Tick
+from qt_ros.commands import action_from_targets, initial_targets
+from qt_ros.contract import Contract
+from qt_ros.observation import Observation
+
+
+@dataclass(frozen=True)
+class Commands:
+    """The commands of one topic in an episode, sorted by stamp.
+
+    stamps_ns: (N,) on the contract's clock; ordinals: (N,); targets: (N, n) for the n dimensions
+    of the topic, NaN where a message leaves one out; columns: where these stand in the action.
+    """
+
+    stamps_ns: NDArray[np.int64]
+    ordinals: NDArray[np.int64]
+    targets: NDArray[np.float64]
+    columns: slice
+
+
+@dataclass(frozen=True)
+class Actions:
+    """`targets` (T+1, A): before the first tick and at the end of each; `used`: ordinals."""
+
+    targets: NDArray[np.float64]
+    used: frozenset[int]
+
+
+def targets_of(
+    contract: Contract,
+    ticks: Sequence[Tick],
+    commands: Sequence[Commands],
+    first: Observation,
+    episode_start_ns: int,
+) -> Actions:
+    """Return the commanded values; NaN where nothing is known yet. `first` is o_0."""
+    initial = initial_targets(contract, first)
+    targets = np.repeat(initial[None, :], len(ticks) + 1, axis=0)
+    ends = np.array([tick.end_ns for tick in ticks], dtype=np.int64)
+    used: set[int] = set()
+    for topic in commands:
+        width = topic.columns.stop - topic.columns.start
+        for index in range(width):
+            column = topic.columns.start + index
+            measured = np.isfinite(initial[column])
+            since_ns = ticks[0].t_ns if measured else episode_start_ns
+            given = np.isfinite(topic.targets[:, index]) & (topic.stamps_ns >= since_ns)
+            stamps, values = topic.stamps_ns[given], topic.targets[given, index]
+            chosen = np.searchsorted(stamps, ends, side='right') - 1
+            known = chosen >= 0
+            targets[1:, column][known] = values[chosen[known]]
+            used.update(topic.ordinals[given][np.unique(chosen[known])].tolist())
+    return Actions(targets, frozenset(used))
+
+
+def commanded_actions(contract: Contract, targets: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return (T, A) from targets (T+1, A)."""
+    rows = [
+        action_from_targets(contract, target, previous) for previous, target in pairwise(targets)
+    ]
+    return np.array(rows).reshape(len(rows), targets.shape[1])
+
+
+def next_state_targets(contract: Contract, states: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return (T+1, A) targets read from states (T+1, S); NaN in columns that have commands."""
+    targets = np.full((len(states), len(contract.action_dims)), np.nan)
+    for topic, columns in columns_of(contract):
+        if topic.source != 'next_state':
+            continue
+        for dim, column in zip(topic.dims, range(columns.start, columns.stop), strict=True):
+            index = contract.state_index(dim.field)
+            if index is not None:
+                targets[:, column] = states[:, index].astype(np.float64)
+    return targets
+
+
+def columns_of(contract: Contract):
+    """Yield (action topic, slice of its dimensions in the action)."""
+    start = 0
+    for topic in contract.action:
+        yield topic, slice(start, start + len(topic.dims))
+        start += len(topic.dims)
+
+
+def has_command(tick: Tick, commands: Sequence[Commands]) -> bool:
+    """Return True if a command was sent in (t_k, end of the tick]."""
+    for topic in commands:
+        low, high = np.searchsorted(topic.stamps_ns, [tick.t_ns, tick.end_ns], side='right')
+        if high > low:
+            return True
+    return False

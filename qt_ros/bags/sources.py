@@ -1,0 +1,146 @@
+"""What a contract finds in a bag: which topics feed it, at which times, and what is unusable."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qt_ros.bags.index import index_bag
+from qt_ros.bags.reader import BagReader
+from qt_ros.bags.records import CDR
+from qt_ros.bags.ticks import coverage
+from qt_ros.bags.types import why_unreadable
+from qt_ros.contract import Contract
+from qt_ros.errors import BagError
+from qt_ros.observation import ObservationSampler
+
+POLICY_STEP = 'q_transformer_ros/msg/PolicyStep'
+
+Times = tuple[NDArray[np.int64], NDArray[np.int64]]  # sorted stamps [ns], ordinals
+
+
+class BagSources:
+    """The messages of a bag that a contract can use.
+
+    `names` {contract's topic: the bag's name for it}; `excluded` {stream: {ordinal: reason}} are
+    messages that turned out to be unusable and are passed over as if they had not been recorded.
+    """
+
+    def __init__(self, contract: Contract, bag: BagReader) -> None:
+        self.contract = contract
+        self.bag = bag
+        self.names = check_topics(contract, bag)
+        self.step_topics = [n for n, info in bag.topics.items() if info.type == POLICY_STEP]
+        self.index = index_bag(bag, [*self.names.values(), *self.step_topics])
+        self.excluded: dict[str, dict[int, str]] = {name: {} for name in contract.streams}
+        self._topic_of = {
+            item.stream: self.names[item.topic] for item in (*contract.cameras, *contract.state)
+        }
+        feeding = dict.fromkeys(self._topic_of.values())
+        silent = [name for name in feeding if name not in self.index]
+        if silent:
+            raise BagError(_no_messages(bag, silent))
+
+    def topic_of(self, stream: str) -> str:
+        """Return the bag's name of the topic that feeds a stream."""
+        return self._topic_of[stream]
+
+    def times(self, topic: str, without: Iterable[int] = ()) -> Times:
+        """Return sorted stamps and ordinals of a topic; of equal stamps the later arrival stays.
+
+        The same rule as `streams.Stream.add`.
+        """
+        index = self.index.get(topic)
+        if index is None:
+            return np.zeros(0, np.int64), np.zeros(0, np.int64)
+        stamps, ordinals = index.stamps_ns(self.contract.clock), index.ordinals
+        left_out = np.fromiter(without, np.int64)
+        if len(left_out):
+            keep = ~np.isin(ordinals, left_out)
+            stamps, ordinals = stamps[keep], ordinals[keep]
+        order = np.argsort(stamps, kind='stable')
+        stamps, ordinals = stamps[order], ordinals[order]
+        last = np.append(stamps[1:] != stamps[:-1], True) if len(stamps) else np.zeros(0, bool)
+        return stamps[last], ordinals[last]
+
+    def stream_times(self) -> dict[str, Times]:
+        """Return the usable samples of each observation stream."""
+        return {
+            stream: self.times(topic, self.excluded[stream])
+            for stream, topic in self._topic_of.items()
+        }
+
+    def sampler(self) -> ObservationSampler:
+        """Return the live node's sampler, filled with the bag's ordinals in place of messages."""
+        sampler = ObservationSampler(self.contract)
+        for stream, (stamps, ordinals) in self.stream_times().items():
+            add = sampler.streams[stream].add
+            for stamp_ns, ordinal in zip(stamps.tolist(), ordinals.tolist(), strict=True):
+                add(stamp_ns, ordinal)
+        return sampler
+
+    def covered(self) -> NDArray[np.int64]:
+        """Return the times at which every stream has a sample within `max_gap_s`, (N, 2) [ns]."""
+        stamps = [stamps for stamps, _ in self.stream_times().values()]
+        return coverage(stamps, self.contract.max_gap_s)
+
+
+def check_topics(contract: Contract, bag: BagReader) -> dict[str, str]:
+    """Return {contract's topic: the bag's name}; raise `BagError` with everything that is missing.
+
+    A command topic may be missing as long as another one is there: what it would command is held.
+    """
+    if not bag.count:
+        raise BagError('the recording holds no messages; nothing to convert')
+    observed = {item.topic: item.type for item in (*contract.cameras, *contract.state)}
+    commanded = {a.topic: a.type for a in contract.action if a.topic is not None and a.type}
+    names = {topic: bag.resolve(topic) for topic in contract.topics}
+    problems = []
+    for topic in observed:
+        if names[topic] is None:
+            problems.append(f'observation topic {topic} is not in the recording')
+    if commanded and not any(names[topic] for topic in commanded):
+        problems.append(
+            f'command topic {" and ".join(commanded)} is not in the recording; if its commands'
+            ' were not recorded, derive the action with {from: next_state} in the contract'
+        )
+    events = contract.episodes.topic
+    if events is not None and names[events] is None:
+        problems.append(
+            f'{events} with the episode events is not in the recording; without events write'
+            ' episodes: one_per_bag, or {time_gap: SECONDS}, in the contract'
+        )
+    for topic, kind in contract.topics.items():
+        name = names[topic]
+        info = bag.topics.get(name) if name else None
+        if info is None:
+            continue
+        reason = why_unreadable(info)
+        if reason:
+            problems.append(f'{name}: {reason}')
+        elif info.type != kind:
+            problems.append(f'{name} is {info.type} in the recording, {kind} in the contract')
+    if problems:
+        foreign = sorted({i.encoding for i in bag.topics.values() if not i.readable})
+        if foreign and not any(CDR in text for text in problems):
+            problems.append(f'its messages are encoded as {", ".join(foreign)}, expected {CDR}')
+        raise BagError([*problems, f'the recording holds: {listing(bag)}'])
+    return {topic: name for topic, name in names.items() if name is not None}
+
+
+def listing(bag: BagReader) -> str:
+    """Name the topics of a bag, their types and counts, in one line."""
+    return (
+        ', '.join(
+            f'{name} ({info.type or "?"}, {info.count})'
+            for name, info in sorted(bag.topics.items())
+        )
+        or 'no topics'
+    )
+
+
+def _no_messages(bag: BagReader, silent: list[str]) -> list[str]:
+    problems = [f'{name} has no readable messages' for name in silent]
+    return [*problems, f'the recording holds: {listing(bag)}']
