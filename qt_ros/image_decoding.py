@@ -26,7 +26,7 @@ Pixels = NDArray[Any]
 Rgb = NDArray[np.uint8]
 
 _JPEG, _JPEG_SCAN, _JPEG_END = b'\xff\xd8', b'\xff\xda', b'\xff\xd9'
-_PNG, _PNG_END = b'\x89PNG\r\n\x1a\n', b'IEND'
+_PNG = b'\x89PNG\r\n\x1a\n'
 _DEPTH_HEADER = struct.Struct('<iff')  # format, quantisation A and B of compressed_depth_transport
 _MONO16_SCALE = 255.0 / 65535.0
 
@@ -217,13 +217,29 @@ def _decode_blob(
         # Inside a scan the end marker cannot occur; an EXIF thumbnail's comes before the scan.
         complete = data.rfind(_JPEG_END) > data.rfind(_JPEG_SCAN)
     elif data.startswith(_PNG):
-        complete = data.rfind(_PNG_END) > 0
+        complete = _png_is_complete(data)
     else:
         raise DecodeError(
             f'format {described!r}, {len(data)} bytes starting {data[:4].hex() or "with nothing"}:'
             ' neither JPEG nor PNG; supported: JPEG, PNG, compressedDepth (PNG)'
         )
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if complete else None
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if complete else None
+    except cv2.error:  # e.g. a header that asks for more pixels than OpenCV allows
+        image = None
     if image is None:
         raise DecodeError(f'{described!r} image of {len(data)} bytes is truncated or damaged')
     return np.asarray(image)
+
+
+def _png_is_complete(data: bytes) -> bool:
+    """Walk the chunks from IHDR to IEND; OpenCV would allocate whatever a damaged length says."""
+    start, kind = len(_PNG), b''
+    while kind != b'IEND':
+        if start + 12 > len(data):
+            return False
+        length, kind = struct.unpack_from('>I4s', data, start)
+        if start == len(_PNG) and (length, kind) != (13, b'IHDR'):
+            return False
+        start += 12 + length
+    return start <= len(data)

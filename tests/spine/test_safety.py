@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qt_ros.contract import ActionDim, ActionTopic, Contract, JointLimit, Safety
+from qt_ros.contract import ActionDim, ActionTopic, Contract, Episodes, JointLimit, Safety
 from qt_ros.safety import Limiter, Watchdog, fallback_targets
 
 ANY = st.floats(allow_nan=True, allow_infinity=True, width=64)
@@ -24,8 +24,6 @@ def joint_limits(draw: st.DrawFn, velocity_dim: bool) -> JointLimit:
 
 
 def contract_with(limits: list[JointLimit], modes: list[str], fallback: str = 'hold') -> Contract:
-    from qt_ros.contract import Episodes
-
     dims = tuple(ActionDim(f'd{i}', str(i), m, -1.0, 1.0, 3) for i, m in enumerate(modes))
     action = (ActionTopic('/cmd', 'std_msgs/msg/Float64MultiArray', 'command', dims),)
     safety = Safety({f'd{i}': limit for i, limit in enumerate(limits)}, 0.3, fallback)
@@ -65,7 +63,7 @@ def check_one(
     if mode == 'velocity' and limit.velocity is not None:
         assert abs(out) <= limit.velocity
     if np.isfinite(last):
-        slack = 1e-9 * (1.0 + abs(last) + abs(out))
+        slack = 1e-9 * (1.0 + abs(last)) + 1e-9 * abs(out)
         if limit.step is not None:
             assert abs(out - last) <= limit.step + slack
         if mode != 'velocity' and limit.velocity is not None:
