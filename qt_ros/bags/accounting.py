@@ -29,6 +29,7 @@ class Ledger:
 
     used: set[int] = field(default_factory=set)
     at_dropped_ticks: set[int] = field(default_factory=set)
+    damaged: dict[int, str] = field(default_factory=dict)  # commands that do not decode
     stored: list[Segment] = field(default_factory=list)
     left_out: list[Segment] = field(default_factory=list)
     converted: list[Segment] = field(default_factory=list)
@@ -57,7 +58,7 @@ class Ledger:
         index = sources.index.get(topic)
         if index is None:
             return Counter()
-        excluded: dict[int, str] = {}
+        excluded = dict(self.damaged)
         for stream, ordinals in sources.excluded.items():
             if sources.topic_of(stream) == topic:
                 excluded.update(ordinals)

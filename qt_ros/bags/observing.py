@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qt_ros.bags.reader import BagReader
+from qt_ros.bags.sources import observation_streams
 from qt_ros.bags.ticks import Tick
 from qt_ros.bags.types import deserialize
 from qt_ros.contract import Camera, Contract
@@ -140,7 +141,7 @@ def _try(contract: Contract, stream: str, message: Any) -> None:
 
 
 def _stream_of(contract: Contract, bag: BagReader, topic: str) -> str:
-    for item in (*contract.cameras, *contract.state):
+    for item in observation_streams(contract):
         if bag.resolve(item.topic) == topic:
             return item.stream
     raise BagError(f'{topic} feeds no stream of the contract')

@@ -88,7 +88,7 @@ class BagReader:
         Names match with or without leading '/'; unknown names yield nothing. A message whose
         compression is damaged comes with empty data.
         """
-        wanted = None if topics is None else {self.resolve(topic) for topic in topics} - {None}
+        wanted = None if topics is None else {n for t in topics if (n := self.resolve(t))}
         for number, storage in enumerate(self.storages):
             base = number * ORDINALS_PER_FILE
             for record in storage.scan(wanted):

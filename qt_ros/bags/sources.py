@@ -12,7 +12,7 @@ from qt_ros.bags.reader import BagReader
 from qt_ros.bags.records import CDR
 from qt_ros.bags.ticks import coverage
 from qt_ros.bags.types import why_unreadable
-from qt_ros.contract import Contract
+from qt_ros.contract import Camera, Contract, StateStream
 from qt_ros.errors import BagError
 from qt_ros.observation import ObservationSampler
 
@@ -35,9 +35,7 @@ class BagSources:
         self.step_topics = [n for n, info in bag.topics.items() if info.type == POLICY_STEP]
         self.index = index_bag(bag, [*self.names.values(), *self.step_topics])
         self.excluded: dict[str, dict[int, str]] = {name: {} for name in contract.streams}
-        self._topic_of = {
-            item.stream: self.names[item.topic] for item in (*contract.cameras, *contract.state)
-        }
+        self._topic_of = {s.stream: self.names[s.topic] for s in observation_streams(contract)}
         feeding = dict.fromkeys(self._topic_of.values())
         silent = [name for name in feeding if name not in self.index]
         if silent:
@@ -87,6 +85,11 @@ class BagSources:
         return coverage(stamps, self.contract.max_gap_s)
 
 
+def observation_streams(contract: Contract) -> tuple[Camera | StateStream, ...]:
+    """Return the cameras and state streams, in order."""
+    return (*contract.cameras, *contract.state)
+
+
 def check_topics(contract: Contract, bag: BagReader) -> dict[str, str]:
     """Return {contract's topic: the bag's name}; raise `BagError` with everything that is missing.
 
@@ -94,11 +97,11 @@ def check_topics(contract: Contract, bag: BagReader) -> dict[str, str]:
     """
     if not bag.count:
         raise BagError('the recording holds no messages; nothing to convert')
-    observed = {item.topic: item.type for item in (*contract.cameras, *contract.state)}
+    observed = [stream.topic for stream in observation_streams(contract)]
     commanded = {a.topic: a.type for a in contract.action if a.topic is not None and a.type}
     names = {topic: bag.resolve(topic) for topic in contract.topics}
     problems = []
-    for topic in observed:
+    for topic in dict.fromkeys(observed):
         if names[topic] is None:
             problems.append(f'observation topic {topic} is not in the recording')
     if commanded and not any(names[topic] for topic in commanded):

@@ -68,7 +68,8 @@ def deserialize(info: TopicInfo, data: bytes, topic: str = '') -> Any:
         # Some tools write definitions that do not match their messages; ROS's own may.
         decoders.append(_decoder(info.type, CDR, '', ''))
     problem: Exception | None = None
-    for decode in (*decoders, *(partial(_without_tail, each) for each in decoders)):
+    decoders += [partial(_without_tail, each) for each in decoders]
+    for decode in decoders:
         try:
             return decode(data)
         except Exception as exc:  # noqa: BLE001 - generated code fails in any way on damaged bytes
@@ -150,8 +151,10 @@ _shared: list[Typestore] = []
 def _store_for(kind: str, definition: str, form: str) -> Typestore | None:
     """Register the definition in the first store that it agrees with; None if it is unusable."""
     try:
-        parse = get_types_from_idl if form == 'ros2idl' else get_types_from_msg
-        types = parse(definition) if form == 'ros2idl' else parse(definition, kind)
+        if form == 'ros2idl':
+            types = get_types_from_idl(definition)
+        else:
+            types = get_types_from_msg(definition, kind)
         _complete(types)
     except Exception:  # noqa: BLE001 - the parser fails in any way on damaged text
         return None
