@@ -51,7 +51,7 @@ class EpisodeResult:
     seed: int  # of the scene; the same one starts the same again
     success: bool
     steps: int  # actions sent
-    ended: str  # success | timeout | lost (a block fell off) | terminated (by the policy)
+    ended: str  # success | timeout | lost (a block fell off) | terminated (by who drove)
 
 
 class OperatorPolicy:
@@ -64,6 +64,11 @@ class OperatorPolicy:
     def reset(self, instruction: str) -> None:
         """Begin an episode; the environment has been reset."""
         self._operator.reset(parse(instruction), self._env.world.joint_positions)
+
+    @property
+    def finished(self) -> bool:
+        """True once the operator would end the attempt."""
+        return self._operator.finished
 
     def act(self, observation: Observation) -> Action:
         """Return the operator's action at the environment's current tick."""
@@ -101,8 +106,8 @@ def evaluate(
     """Return how a policy does on `episodes` fresh scenes, the instructions taking turns.
 
     Scene i has seed `seed + i`. An episode ends with success, after max_steps actions, when the
-    policy says it is done, or when a block that is needed fell off. Operators' policies have to
-    be given the `env` that they watch.
+    policy says it is done (or its `finished` is true), or when a block that is needed fell off.
+    Operators' policies have to be given the `env` that they watch.
     """
     for instruction in instructions:
         parse(instruction)
@@ -134,7 +139,7 @@ def run_episode(
         observation = env.step(targets_from_action(contract, action, env.targets))
         if env.world.success():
             ended = 'success'
-        elif done:
+        elif done or getattr(policy, 'finished', False):
             ended = 'terminated'
         elif env.world.lost():
             ended = 'lost'
