@@ -46,9 +46,8 @@ class Clumsiness:
         blocks = seen.blocks.copy()
         blocks[row] += self._aim
         # A target believed to be elsewhere is the same as a tool and a block believed to be so.
-        shift = np.zeros(3)
-        if self._tried and self._task.kind in ('bin', 'plate', 'stack'):
-            shift = self._goal
+        carried = self._tried and self._task.kind in ('bin', 'plate', 'stack')
+        shift = self._goal if carried else np.zeros(3)
         blocks[row] -= shift
         mistaken = replace(seen, tool=seen.tool - shift, blocks=blocks)
         move = next_move(self._task, mistaken, OVERSHOOT)

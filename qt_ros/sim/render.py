@@ -1,15 +1,12 @@
 """Draw the scene without a display, as cheaply as OpenGL allows.
 
-EGL is used where its library is installed, else OSMesa; `MUJOCO_GL=egl|osmesa|glfw` decides
-otherwise. Shadows, reflections and multisampling, which cost more than the pixels, are off.
+Shadows, reflections and multisampling, which cost more than the pixels, are off.
 """
 
 from __future__ import annotations
 
 import atexit
-import ctypes
 import importlib
-import os
 import threading
 import weakref
 
@@ -17,38 +14,7 @@ import mujoco
 import numpy as np
 
 from qt_ros.errors import SimError
-
-BACKENDS = {'egl': 'libEGL.so.1', 'osmesa': 'libOSMesa.so', 'glfw': ''}
-INSTALL = (
-    'install one with `sudo apt install libegl1 libgl1-mesa-dri` (EGL) or '
-    '`sudo apt install libosmesa6` (OSMesa); MUJOCO_GL=egl|osmesa|glfw picks one'
-)
-# The pool of Mesa's software renderer costs more than it saves on small frames.
-os.environ.setdefault('LP_NUM_THREADS', '0')
-
-
-def _installed(library: str) -> bool:
-    names = (library, library + '.8', library + '.6') if 'OSMesa' in library else (library,)
-    for name in names:
-        try:
-            ctypes.CDLL(name)
-        except OSError:
-            continue
-        return True
-    return False
-
-
-def backend() -> str:
-    """Return the OpenGL backend to use: MUJOCO_GL's, or the first one installed."""
-    chosen = os.environ.get('MUJOCO_GL', '').lower()
-    if chosen:
-        if chosen not in BACKENDS:
-            raise SimError(f"MUJOCO_GL is '{chosen}'; allowed: {', '.join(BACKENDS)}")
-        return chosen
-    for name in ('egl', 'osmesa'):
-        if _installed(BACKENDS[name]):
-            return name
-    raise SimError(f'no OpenGL library to render the simulated cameras with: {INSTALL}')
+from qt_ros.sim.opengl import INSTALL, backend
 
 
 class Renderer:
@@ -62,10 +28,10 @@ class Renderer:
             module = importlib.import_module(f'mujoco.{name}')
             self._gl = module.GLContext(*self._largest(model))
             self._gl.make_current()
+            self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_50)
         except Exception as error:
             raise SimError(f"cannot render with '{name}' ({error}): {INSTALL}") from error
         self._model = model
-        self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_50)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
         self._scene = mujoco.MjvScene(model, maxgeom=100)
         for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION):

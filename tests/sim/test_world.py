@@ -1,5 +1,8 @@
 """The block world: resets, the arm's controller, rendering."""
 
+import os
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -8,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qt_ros.errors import SimError
-from qt_ros.sim import render
+from qt_ros.sim import opengl
 from qt_ros.sim.camera import encode_jpeg
-from qt_ros.sim.render import Renderer, backend
+from qt_ros.sim.opengl import backend
+from qt_ros.sim.render import Renderer
 from qt_ros.sim.scene import BLOCK_HALF, HOME, JOINT_RANGES, STEP_NS
 from qt_ros.sim.tasks import INSTRUCTIONS
 from qt_ros.sim.world import BlockWorld
@@ -234,16 +238,23 @@ def test_a_renderer_closes_twice_and_a_world_renders_again_after_closing():
 
 
 def test_no_opengl_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(opengl, 'LIBRARIES', {'egl': ('libNone.so',), 'osmesa': ('libNo.so',)})
     monkeypatch.delenv('MUJOCO_GL', raising=False)
-    monkeypatch.setattr(render, 'BACKENDS', {'egl': 'libNone.so.1', 'osmesa': 'libNone.so'})
-    with pytest.raises(SimError, match='apt install'):
+    with pytest.raises(SimError, match='sudo apt install libegl1'):
+        backend()
+    monkeypatch.setenv('MUJOCO_GL', 'OSMesa')
+    with pytest.raises(SimError, match=r'libNo.so is not installed.*apt install libosmesa6'):
         backend()
 
 
-def test_an_unknown_backend_is_refused_with_the_allowed_ones(monkeypatch):
-    monkeypatch.setenv('MUJOCO_GL', 'vulkan')
-    with pytest.raises(SimError, match='allowed: egl, osmesa, glfw'):
-        backend()
+def test_a_wrong_choice_of_opengl_is_refused_before_mujoco_is_imported():
+    environment = {**os.environ, 'MUJOCO_GL': 'vulkan'}
+    done = subprocess.run(
+        [sys.executable, '-c', 'import qt_ros.sim.world'],
+        env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "MUJOCO_GL is 'vulkan'; allowed: egl, osmesa, glfw" in done.stderr
 
 
 def test_jpeg_keeps_colours_in_order(world):
