@@ -218,11 +218,13 @@ class CacheWriter:
         self.path = Path(path)
         self.path.mkdir(parents=True, exist_ok=True)
         self.meta = replace(meta, instructions=(), episodes=(), rows=0)
+        self._committed: CacheMeta | None = None
         if not fresh:
             with suppress(TrainingError):
                 old = read_meta(self.path)
                 if old.same_layout(meta):
                     self.meta = replace(old, contract=meta.contract)
+                    self._committed = old
         if self.meta.rows == 0:
             for pattern in ('meta.json', '*.u8', '*.f32'):
                 for stale in self.path.glob(pattern):
@@ -230,8 +232,9 @@ class CacheWriter:
         self._files: dict[str, BinaryIO] = {}
         for name, (kind, shape) in self.meta.arrays().items():
             file = open(self.path / name, 'ab')  # noqa: SIM115 (closed by close)
-            file.truncate(self.meta.rows * _row_bytes(kind, shape))
-            file.seek(0, os.SEEK_END)
+            size = self.meta.rows * _row_bytes(kind, shape)
+            if file.tell() != size:
+                file.truncate(size)
             self._files[name] = file
 
     def append(
@@ -329,6 +332,8 @@ class CacheWriter:
 
     def commit(self) -> None:
         """Make everything appended so far visible to readers."""
+        if self.meta == self._committed:
+            return
         for file in self._files.values():
             file.flush()
             os.fsync(file.fileno())
@@ -338,6 +343,7 @@ class CacheWriter:
             text.flush()
             os.fsync(text.fileno())
         os.replace(temporary, self.path / 'meta.json')
+        self._committed = self.meta
 
     def close(self) -> None:
         """Close the files; rows appended since the last commit are as if never written."""
