@@ -226,6 +226,7 @@ class CacheWriter:
                     self.meta = replace(old, contract=meta.contract)
                     self._committed = old
         if self.meta.rows == 0:
+            self._committed = None
             for pattern in ('meta.json', '*.u8', '*.f32'):
                 for stale in self.path.glob(pattern):
                     stale.unlink()

@@ -81,6 +81,17 @@ def test_building_again_touches_nothing_that_is_there(tmp_path):
     assert len(files) == 7
 
 
+def test_an_empty_dataset_has_an_empty_cache(tmp_path):
+    path = tmp_path / 'd'
+    extend(path, contract(), range(0))
+    for _ in range(3):
+        build_cache(path)
+        assert len(assert_matches(path)) == 0
+    extend(path, contract(), range(1))
+    build_cache(path)
+    assert_matches(path)
+
+
 def test_aborted_and_unknown_are_held_but_not_trained_on(tmp_path):
     path, made_with = tmp_path / 'd', contract(cameras=1)
     for index, outcome in enumerate(('success', 'aborted', 'timeout', 'unknown', 'failure')):
