@@ -209,7 +209,8 @@ class Contract:
         content = self.to_dict()
         # Cameras keep their order in the model; a JSON object would lose it when sorted.
         content['cameras'] = list(content.get('cameras', {}).items())
-        text = json.dumps(content, sort_keys=True, separators=(',', ':'), allow_nan=False)
+        plain = _plain(content)
+        text = json.dumps(plain, sort_keys=True, separators=(',', ':'), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def to_dict(self) -> dict[str, Any]:
@@ -257,6 +258,17 @@ class Contract:
         except UnicodeDecodeError as error:
             raise ContractError(f'{path}: not UTF-8 text; a contract is a YAML file') from error
         return cls.parse(text, origin=str(path))
+
+
+def _plain(value: Any) -> Any:
+    """Write equal numbers alike (10 and 10.0, 0.0 and -0.0): equal contracts hash alike."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value) + 0.0
+    return value
 
 
 def _camera_dict(camera: Camera) -> dict[str, Any]:

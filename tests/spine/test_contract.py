@@ -135,7 +135,15 @@ def test_any_contract_survives_the_round_trip(contract: Contract) -> None:
     again = Contract.parse(contract.to_yaml())
     assert again == contract
     assert again.hash == contract.hash
-    assert again.to_yaml() == contract.to_yaml()
+    assert Contract.parse(again.to_yaml()).to_yaml() == again.to_yaml()
+
+
+def test_equal_contracts_hash_alike_however_their_numbers_are_written(arm: Contract) -> None:
+    safety = dataclasses.replace(arm.safety, limits={})
+    one = dataclasses.replace(arm, rate_hz=10, max_gap_s=1, safety=safety)
+    two = dataclasses.replace(arm, rate_hz=10.0, max_gap_s=1.0, safety=safety)
+    assert one == two
+    assert one.hash == two.hash
 
 
 # --- what it says when it is wrong ------------------------------------------------------------
