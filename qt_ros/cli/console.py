@@ -1,0 +1,166 @@
+"""Where a command's words go: results to stdout, progress and remarks to stderr.
+
+With `--json` stdout carries one JSON document and nothing else. On a terminal long work shows a
+bar; elsewhere (a log, CI) it leaves a line now and then, so that the log stays readable.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from qt_ros.progress import Task
+
+DONE, FAILED, USAGE, PARTLY = 0, 1, 2, 3
+LOG_EVERY_S = 15.0
+
+
+class Console:
+    """Talk to a person on a terminal, or to a script that asked for JSON."""
+
+    def __init__(self, as_json: bool = False) -> None:
+        self.as_json = as_json
+
+    def say(self, text: str) -> None:
+        """Print a remark to stderr."""
+        print(text, file=sys.stderr, flush=True)
+
+    def error(self, text: str) -> None:
+        """Print what went wrong to stderr."""
+        self.say(f'qt-ros: {text}')
+
+    def print(self, text: str = '') -> None:
+        """Print a line of the result for people; silent with --json."""
+        if not self.as_json:
+            print(text, flush=True)
+
+    def table(
+        self, columns: Sequence[str], rows: Sequence[Sequence[object]], title: str = ''
+    ) -> None:
+        """Print a table of the result for people; silent with --json."""
+        if self.as_json or not rows:
+            return
+        from rich.console import Console as Rich
+        from rich.table import Table
+
+        table = Table(title=title or None, title_justify='left', header_style='bold')
+        for index, column in enumerate(columns):
+            numeric = all(_is_number(row[index]) for row in rows)
+            table.add_column(column, justify='right' if numeric else 'left', overflow='fold')
+        for row in rows:
+            table.add_row(*(_cell(value) for value in row))
+        Rich(file=sys.stdout, highlight=False, markup=False).print(table)
+
+    def result(self, data: Any) -> None:
+        """Print the result as JSON when that was asked for."""
+        if self.as_json:
+            print(json.dumps(plain(data), indent=2, allow_nan=False), flush=True)
+
+    @contextmanager
+    def task(self, title: str, total: float | None = None) -> Iterator[Task]:
+        """Show the progress of one piece of work on stderr while the block runs."""
+        if sys.stderr.isatty():
+            with _Bar(title, total) as bar:
+                yield bar
+        else:
+            log = _Log(title, total, self)
+            yield log
+            log.finish()
+
+
+class _Bar:
+    """A bar on the terminal, with elapsed and remaining time."""
+
+    def __init__(self, title: str, total: float | None) -> None:
+        from rich.console import Console as Rich
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
+        self._progress = Progress(
+            TextColumn('{task.description:<34}'),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn('[dim]{task.fields[note]}'),
+            console=Rich(file=sys.stderr),
+        )
+        self._id = self._progress.add_task(title, total=total, note='')
+
+    def __enter__(self) -> _Bar:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def update(self, done: float, total: float | None = None, note: str | None = None) -> None:
+        fields = {} if note is None else {'note': note}
+        if total is not None:
+            fields['total'] = total  # type: ignore[assignment]
+        self._progress.update(self._id, completed=done, **fields)  # type: ignore[arg-type]
+
+
+class _Log:
+    """A line at the start, one every few seconds, and one at the end."""
+
+    def __init__(self, title: str, total: float | None, console: Console) -> None:
+        self._title, self._total, self._console = title, total, console
+        self._start_s = self._last_s = time.monotonic()
+        self._done, self._note = 0.0, ''
+        console.say(f'{title} ...')
+
+    def update(self, done: float, total: float | None = None, note: str | None = None) -> None:
+        self._done = done
+        self._total = self._total if total is None else total
+        self._note = self._note if note is None else note
+        if time.monotonic() - self._last_s >= LOG_EVERY_S:
+            self._last_s = time.monotonic()
+            self._say('')
+
+    def finish(self) -> None:
+        self._say(f' in {time.monotonic() - self._start_s:.1f} s')
+
+    def _say(self, end: str) -> None:
+        of = f'/{self._total:g}' if self._total else ''
+        count = f' {self._done:g}{of}' if self._done or of else ''
+        note = f'  {self._note}' if self._note else ''
+        self._console.say(f'{self._title}{count}{end}{note}')
+
+
+def plain(value: Any) -> Any:
+    """Turn dataclasses, paths and NumPy numbers into what JSON can say; NaN becomes null."""
+    if hasattr(value, '__dataclass_fields__'):
+        return {name: plain(getattr(value, name)) for name in value.__dataclass_fields__}
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [plain(item) for item in value]
+    if hasattr(value, 'tolist'):
+        return plain(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    return str(value)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return '-'
+    return f'{value:.3g}' if isinstance(value, float) else str(value)
+
+
+def _is_number(value: object) -> bool:
+    return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))

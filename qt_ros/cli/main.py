@@ -1,0 +1,77 @@
+"""Parse the command line, run one command, and turn what happened into an exit status.
+
+Exit status: 0 done; 1 failed; 2 wrong usage (argparse's own); 3 done in part; 130 stopped by hand.
+Nothing heavy is imported here or at the top of a command's file: `qt-ros --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from qt_ros.cli import (
+    collect,
+    convert,
+    demo,
+    evaluate,
+    info,
+    inspect,
+    label,
+    loop,
+    report,
+    train,
+)
+from qt_ros.cli.console import FAILED, Console
+from qt_ros.errors import QtRosError
+from training.errors import TrainingError
+
+STOPPED = 130
+COMMANDS = (demo, inspect, convert, label, info, train, evaluate, collect, loop, report)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `qt-ros` with these arguments (default: the process's own); return its exit status."""
+    args = build_parser().parse_args(argv)
+    console = Console(as_json=args.json)
+    try:
+        return int(args.run(args, console))
+    except (QtRosError, TrainingError) as error:
+        console.error(str(error))
+        return FAILED
+    except BrokenPipeError:  # the reader of our output, say `head`, has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except OSError as error:
+        console.error(_about_file(error))
+        return FAILED
+    except KeyboardInterrupt:
+        console.error('stopped by hand; what was finished before is kept')
+        return STOPPED
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Build the parser of all commands."""
+    parser = argparse.ArgumentParser(
+        prog='qt-ros',
+        description='Learn one multi-task policy from ROS 2 bags of successes and failures, '
+        'run it, and let it improve on what it does.',
+        epilog='Exit status: 0 done; 1 failed; 2 wrong usage; 3 done in part.',
+    )
+    commands = parser.add_subparsers(dest='command', metavar='COMMAND', required=True)
+    for module in COMMANDS:
+        name = module.__name__.rpartition('.')[2]
+        command = commands.add_parser(name, help=module.HELP, description=module.DESCRIPTION)
+        command.add_argument(
+            '--json', action='store_true', help='print the result as JSON, and nothing else'
+        )
+        module.configure(command)
+        command.set_defaults(run=module.run)
+    return parser
+
+
+def _about_file(error: OSError) -> str:
+    """Say what the system refused, without a traceback: 'runs/x: Permission denied'."""
+    name = f'{error.filename}: ' if error.filename else ''
+    return f'{name}{error.strerror or error}'
