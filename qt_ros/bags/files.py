@@ -59,7 +59,7 @@ def find_bags(path: Path) -> list[Path]:
     found = [
         each
         for each in sorted(path.rglob('*'), key=natural)
-        if each.is_dir() and _is_bag_folder(each)
+        if _is_bag_folder(each) and not _hidden(each.relative_to(path))
     ]
     if not found:
         raise BagError(
@@ -113,6 +113,11 @@ def _is_bag_folder(path: Path) -> bool:
     if not path.is_dir():
         return False
     return (path / METADATA).is_file() or any(_is_storage_file(each) for each in path.iterdir())
+
+
+def _hidden(path: Path) -> bool:
+    """Return True below a folder like `.recording`, where a recorder is still writing."""
+    return any(part.startswith('.') for part in path.parts)
 
 
 def _single(path: Path) -> BagFiles:
