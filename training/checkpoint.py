@@ -138,9 +138,13 @@ def load_optimizer(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Op
     """Load the moments of every parameter, by name."""
     tensors = _read(checkpoint / 'optimizer.safetensors')
     state = {}
-    for number, (name, _) in enumerate(model.named_parameters()):
+    for number, (name, parameter) in enumerate(model.named_parameters()):
         if f'step/{name}' in tensors:
-            state[number] = {moment: tensors[f'{moment}/{name}'] for moment in _MOMENTS}
+            moments = {moment: tensors[f'{moment}/{name}'] for moment in _MOMENTS}
+            for moment in _MOMENTS[:2]:
+                # The fused optimiser reads raw memory: same order of elements as the parameter.
+                moments[moment] = torch.empty_like(parameter).copy_(moments[moment])
+            state[number] = moments
     groups = optimizer.state_dict()['param_groups']
     optimizer.load_state_dict({'state': state, 'param_groups': groups})
 

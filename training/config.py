@@ -25,7 +25,7 @@ class ModelConfig:
     strides: tuple[int, ...] = (2, 2, 1)
     maps: int = 32  # attention maps over the last feature grid, a multiple of image_tokens
     image_tokens: int = 8  # per camera and frame
-    sharpness: float = 4.0  # initial gain on the attention logits
+    sharpness: float = 4.0  # initial size of the attention logits' weights
     width: int = 256
     layers: int = 4
     heads: int = 4

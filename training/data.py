@@ -232,11 +232,25 @@ class Replay:
         source = np.searchsorted(self._offsets, rows[:, 0], side='right') - 1
         for i, (place, (down, right)) in enumerate(zip(source, offsets, strict=True)):
             frames = np.asarray(self.caches[place].images[camera])[rows[i] - self._offsets[place]]
-            # Clamped indices repeat the border, as padding and cropping would, without a copy.
-            y = np.clip(np.arange(height) + down - shift, 0, height - 1)
-            x = np.clip(np.arange(width) + right - shift, 0, width - 1)
-            out[i] = frames[:, y[:, None], x] if shift else frames
+            shift_frames(frames, int(down) - shift, int(right) - shift, out[i])
         return out
+
+
+def shift_frames(frames: np.ndarray, down: int, right: int, out: np.ndarray) -> None:
+    """Write frames (L, H, W, 3) into `out`, reading `down` and `right` px further on.
+
+    What would come from outside repeats the border, as if padded and cropped.
+    """
+    height, width = frames.shape[1:3]
+    top, bottom = max(0, -down), height - max(0, down)
+    left, end = max(0, -right), width - max(0, right)
+    out[:, top:bottom, left:end] = frames[
+        :, top + down : bottom + down, left + right : end + right
+    ]
+    out[:, top:bottom, :left] = out[:, top:bottom, left : left + 1]
+    out[:, top:bottom, end:] = out[:, top:bottom, end - 1 : end]
+    out[:, :top] = out[:, top : top + 1]
+    out[:, bottom:] = out[:, bottom - 1 : bottom]
 
 
 class _Pool:

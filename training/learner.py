@@ -32,7 +32,7 @@ class Learner:
         self.target = copy.deepcopy(self.model).requires_grad_(False)
         optim = config.optim
         self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=optim.lr, weight_decay=optim.weight_decay, foreach=True
+            self.model.parameters(), lr=optim.lr, weight_decay=optim.weight_decay, fused=True
         )
         self.device = device
 

@@ -39,9 +39,9 @@ class CameraEncoder(nn.Module):
         self.film = nn.Linear(config.text_size, sum(self.film_sizes))
         nn.init.zeros_(self.film.weight)
         nn.init.zeros_(self.film.bias)
-        self.attention = nn.Conv2d(previous, config.maps, 1)
-        # Softmax over hundreds of cells starts almost flat; a learnt gain lets maps focus early.
-        self.sharpness = nn.Parameter(torch.full((config.maps, 1), config.sharpness))
+        # A softmax over hundreds of cells starts almost flat; larger weights focus it early.
+        scale = config.sharpness / previous**0.5
+        self.attention = nn.Parameter(torch.randn(config.maps, previous) * scale)
         self.tokens = config.image_tokens
         per_token = config.maps // config.image_tokens * (previous + 2)
         self.project = nn.Linear(per_token, config.width)
@@ -60,12 +60,11 @@ class CameraEncoder(nn.Module):
         x = functional.relu(self.stem(x))
         films = self.film(text)[:, :, None, None].split(self.film_sizes, dim=1)
         for conv, scale, shift in zip(self.convs, films[::2], films[1::2], strict=True):
-            y = functional.relu(conv(x) * (1 + scale) + shift)
+            y = functional.relu(torch.addcmul(shift, conv(x), 1 + scale))
             x = x + y if y.shape == x.shape else y
-        attention = (self.attention(x).flatten(2) * self.sharpness).softmax(-1)  # (N, M, HW)
-        cells = x.flatten(2).transpose(1, 2)  # (N, HW, C)
-        grid = self.grid.expand(len(x), -1, -1)
-        pooled = torch.cat([attention @ cells, attention @ grid], dim=-1)  # (N, M, C + 2)
+        cells = x.permute(0, 2, 3, 1).flatten(1, 2)  # (N, HW, C), no copy
+        attention = (self.attention @ cells.transpose(1, 2)).softmax(-1)  # (N, M, HW)
+        pooled = torch.cat([attention @ cells, attention @ self.grid], dim=-1)  # (N, M, C + 2)
         return self.project(pooled.reshape(len(x), self.tokens, -1)) + self.slot
 
 

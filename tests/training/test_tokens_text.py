@@ -67,7 +67,9 @@ def test_embedding_is_the_same_in_another_process_and_ignores_case_and_punctuati
         'from training.text import encode_text;'
         'print(encode_text("Push the red block!", "hashed", 32).tolist())'
     )
-    out = subprocess.run([sys.executable, '-c', script], capture_output=True, check=True, text=True)
+    out = subprocess.run(
+        [sys.executable, '-c', script], capture_output=True, check=True, text=True
+    )
     here = encode_text('push the red block', 'hashed', 32)
     assert json.loads(out.stdout) == here.tolist()
 
@@ -91,5 +93,7 @@ def test_the_package_is_light():
         'import sys, training, training.config, training.cache, training.tokens;'
         'print("torch" in sys.modules)'
     )
-    out = subprocess.run([sys.executable, '-c', script], capture_output=True, check=True, text=True)
+    out = subprocess.run(
+        [sys.executable, '-c', script], capture_output=True, check=True, text=True
+    )
     assert out.stdout.strip() == 'False'

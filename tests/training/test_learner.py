@@ -1,0 +1,234 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from made_caches import write_cache
+
+from training.cache import CacheAction
+from training.config import OptimConfig
+from training.data import Replay
+from training.learner import Learner, batch_loss, learning_rate
+from training.model import QTransformer
+
+
+def make(cache, config):
+    data = Replay(
+        [cache],
+        config.data,
+        window=config.model.window,
+        gamma=config.loss.gamma,
+        text_encoder=config.model.text_encoder,
+        text_size=config.model.text_size,
+    )
+    torch.manual_seed(0)
+    model = QTransformer(config.model, data.signature)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    learner = Learner(model, config, torch.device('cpu'))
+    with torch.no_grad():
+        for parameter in learner.target.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return data, learner
+
+
+def total(learner, batch, **changes):
+    batch = dataclasses.replace(batch, **changes)
+    loss, figures = batch_loss(learner.model, learner.target, batch, learner.config.loss)
+    return float(loss.detach()), {name: float(value) for name, value in figures.items()}
+
+
+TARGETS = pytest.mark.parametrize('target', ['per_dim', 'n_step'])
+
+
+@TARGETS
+def test_the_reward_changes_the_loss(cache, small_config, target):
+    data, learner = make(cache, small_config(f'loss.target={target}', 'loss.monte_carlo=false'))
+    batch = data.batch(0)
+    before, _ = total(learner, batch)
+    after, _ = total(learner, batch, reward=batch.reward + 0.1 * batch.valid)
+    assert before != after
+
+
+@TARGETS
+def test_terminated_stops_the_bootstrap_and_truncated_does_not(cache, small_config, target):
+    data, learner = make(cache, small_config(f'loss.target={target}', 'loss.monte_carlo=false'))
+    batch = data.gather(np.array([1, 0]), np.array([0, 0]), np.zeros((1, 2, 2), int))
+    assert batch.has_next.all()
+    with_next, _ = total(learner, batch)
+    # Another next frame: matters while the episode goes on, not once it has ended.
+    state = batch.state.clone()
+    state[:, -1] += 3.0
+    over = torch.zeros_like(batch.terminated)
+    over[:, -1] = True
+    assert total(learner, batch, state=state)[0] != with_next
+    ended, _ = total(learner, batch, terminated=over)
+    assert total(learner, batch, terminated=over, state=state)[0] == ended
+    assert ended != with_next
+
+
+@TARGETS
+def test_a_cut_off_row_keeps_its_conservative_term_only(cache, small_config, target):
+    data, learner = make(
+        cache,
+        small_config(
+            f'loss.target={target}', 'loss.monte_carlo=false', 'data.segment=1', 'data.batch=1'
+        ),
+    )
+    last = data.gather(np.array([2]), np.array([5]), np.zeros((1, 1, 2), int))
+    assert not last.terminated.any()
+    assert not last.has_next.any()
+    _, figures = total(learner, last)
+    assert figures['conservative'] > 0
+    if target == 'n_step':
+        assert figures['td'] == 0
+    else:  # the first dimensions aim at the next dimension of the same step
+        assert figures['td'] > 0
+
+
+def test_monte_carlo_raises_the_targets(cache, small_config):
+    data, learner = make(cache, small_config('loss.monte_carlo=true'))
+    batch = data.batch(0)
+    low, _ = total(learner, batch, returns=torch.zeros_like(batch.returns))
+    high, _ = total(learner, batch, returns=torch.ones_like(batch.returns))
+    assert low != high
+
+
+def test_the_loss_is_a_mean(cache, small_config):
+    data, learner = make(cache, small_config())
+    batch = data.batch(1)
+    twice = type(batch)(
+        images={k: torch.cat([v, v]) for k, v in batch.images.items()},
+        **{k: torch.cat([v, v]) for k, v in vars(batch).items() if k != 'images'},
+    )
+    one, two = total(learner, batch)[1], total(learner, twice)[1]
+    assert one == pytest.approx(two, rel=1e-4, nan_ok=True)
+
+
+@TARGETS
+@pytest.mark.parametrize('window', [1, 3])
+def test_sharing_frames_in_a_segment_changes_nothing(cache, small_config, target, window):
+    """The loss of a segment of 4 is the mean of the losses of its 4 transitions alone."""
+    options = (f'loss.target={target}', f'model.window={window}')
+    data, learner = make(cache, small_config(*options))
+    single, _ = make(cache, small_config(*options, 'data.segment=1', 'data.batch=1'))
+    for episode, first in ((0, 1), (3, 5), (1, -1), (2, 4)):
+        at = np.zeros((1, 1, 2), int)
+        together = total(learner, data.gather(np.array([episode]), np.array([first]), at))[1]
+        rows = [r for r in range(first, first + 4) if 0 <= r < data._length[episode]]
+        alone = [
+            total(learner, single.gather(np.array([episode]), np.array([r]), at))[1] for r in rows
+        ]
+        for name in ('conservative', 'gap'):
+            assert together[name] == pytest.approx(np.mean([a[name] for a in alone]), rel=1e-4)
+        if episode != 2:  # its last row has no target
+            assert together['td'] == pytest.approx(np.mean([a['td'] for a in alone]), rel=1e-4)
+
+
+def test_update_moves_the_online_network_and_the_target_slowly(cache, small_config):
+    data, learner = make(cache, small_config('optim.ema=0.75'))
+    name, online = next(iter(learner.model.named_parameters()))
+    target = dict(learner.target.named_parameters())[name]
+    before_online, before = online.detach().clone(), target.detach().clone()
+    learner.update(data.batch(0), 5)
+    assert not torch.equal(online, before_online)
+    assert torch.allclose(target, 0.75 * before + 0.25 * online.detach(), atol=1e-6)
+    assert target.grad is None
+
+
+def test_a_step_with_nan_leaves_the_weights_alone(cache, small_config):
+    data, learner = make(cache, small_config())
+    before = [p.detach().clone() for p in learner.model.parameters()]
+    batch = data.batch(0)
+    figures = learner.update(dataclasses.replace(batch, reward=batch.reward * float('nan')), 0)
+    assert not torch.isfinite(figures['grad_norm'])
+    assert all(torch.equal(p, q) for p, q in zip(learner.model.parameters(), before, strict=True))
+
+
+def test_learning_rate_warms_up_and_falls_to_its_end():
+    config = OptimConfig(steps=100, warmup_steps=10, lr=1.0, final_lr=0.1)
+    rates = [learning_rate(config, step) for step in range(101)]
+    assert rates[0] == pytest.approx(0.1)
+    assert max(rates) == rates[10] == pytest.approx(1.0)
+    assert rates[100] == pytest.approx(0.1)
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+
+
+GAMMA = 0.8
+BINS = (3, 2)
+STATES = 4
+
+
+def mdp():
+    """A deterministic chain: the right pair of actions leads on, others back or nowhere."""
+    after = np.zeros((STATES, *BINS), int)
+    reward = np.zeros((STATES, *BINS), np.float32)
+    ended = np.zeros((STATES, *BINS), bool)
+    for s in range(STATES):
+        for a, b in np.ndindex(*BINS):
+            good = (a, b) == ((s + 1) % 3, s % 2)
+            after[s, a, b] = min(s + 1, STATES - 1) if good else (s if b else 0)
+            ended[s, a, b] = (good and s == STATES - 1) or (a, b) == (2, 1 - s % 2)
+            reward[s, a, b] = float(good and s == STATES - 1)
+    reward[1, 0, 0], ended[1, 0, 0] = 0.3, True  # a tempting way out
+    return after, reward, ended
+
+
+def value_iteration(after, reward, ended):
+    best = np.zeros(STATES)
+    for _ in range(500):
+        q = reward + GAMMA * np.where(ended, 0, best[after])
+        best = q.max((1, 2))
+    return q
+
+
+def test_learned_q_converges_to_the_exact_one(tmp_path, small_config):
+    """Every transition of a tabular MDP as an episode of its own row and its next state."""
+    after, reward, ended = mdp()
+    eye = np.eye(STATES)
+    episodes = []
+    for s, a, b in np.ndindex(STATES, *BINS):
+        # Two rows: the transition, and the state it leads to (whose own action is not trained on).
+        over = ended[s, a, b]
+        states = eye[[s]] if over else eye[[s, after[s, a, b]]]
+        length = len(states)
+        gain = np.zeros(length, np.float32)
+        gain[0] = reward[s, a, b]
+        end = np.zeros(length, np.uint8)
+        end[0] = over
+        episodes.append(
+            {
+                'state': states,
+                'action': np.tile(np.array([a, b], float), (length, 1)),
+                'outcome': 'failure' if over else 'timeout',
+                'reward': gain,
+                'terminated': end,
+            }
+        )
+    action = (CacheAction('a', 0.0, 2.0, 3), CacheAction('b', 0.0, 1.0, 2))
+    cache = write_cache(tmp_path / 'mdp', episodes, action=action, cameras={}, size=STATES)
+    config = small_config(
+        'model.window=1', 'model.width=32',
+        'model.layers=1', 'data.segment=1', 'data.batch=24', 'loss.alpha=0',
+        f'loss.gamma={GAMMA}', 'loss.error=cross_entropy', 'optim.lr=0.004', 'optim.ema=0.9',
+        'optim.steps=600', 'optim.warmup_steps=20', 'model.output_bias=-1',
+    )  # fmt: skip
+    data, learner = make(cache, config)
+    number = len(episodes)
+    batch = data.gather(np.arange(number), np.zeros(number, int), np.zeros((0, number, 2), int))
+    for step in range(600):
+        learner.update(batch, step)
+    exact = value_iteration(after, reward, ended)
+    with torch.no_grad():
+        text = batch.text[:STATES]
+        frames = learner.target.encode_frames({}, torch.eye(STATES), text).unsqueeze(1)
+        present = torch.ones(STATES, 1, dtype=torch.bool)
+        for a in range(BINS[0]):
+            bins = torch.tensor([[a, 0]]).expand(STATES, 2)
+            q = torch.sigmoid(learner.target.logits(frames, present, text, bins)).numpy()
+            assert np.abs(q[:, 1, :2] - exact[:, a]).max() < 0.02
+        assert np.abs(q[:, 0] - exact.max(2)).max() < 0.02
+        greedy, _ = learner.target.greedy(frames, present, text)
+    best = exact.reshape(STATES, -1).argmax(1)
+    assert greedy.tolist() == [list(np.unravel_index(i, BINS)) for i in best]

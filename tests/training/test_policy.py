@@ -1,0 +1,151 @@
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+import torch
+
+from training.cache import Cache
+from training.data import Replay
+from training.errors import TrainingError
+from training.policy import Policy
+from training.text import encode_text
+from training.train import train
+
+
+@dataclass(frozen=True)
+class Seen:
+    images: dict
+    state: np.ndarray
+
+
+@pytest.fixture(params=[1, 3])
+def run(request, cache, tmp_path, small_config):
+    config = small_config(f'model.window={request.param}', 'optim.lr=0.02', 'data.shift_px=0')
+    return train([cache], tmp_path / 'run', config).run
+
+
+def observations(cache, episode):
+    opened = Cache.open(cache)
+    meta = opened.meta.episodes[episode]
+    return [
+        Seen({'front': np.array(opened.images['front'][row])}, np.array(opened.state[row]))
+        for row in range(meta.start, meta.stop)
+    ], opened.meta.instructions[meta.instruction]
+
+
+def test_acting_equals_the_uncached_chain_on_the_training_batch(run, cache, small_config):
+    """Frames kept one by one at run time give the bins that whole training windows give."""
+    policy = Policy.load(run)
+    model = policy.model
+    window = model.config.window
+    seen, instruction = observations(cache, 0)
+    config = small_config('data.segment=1', 'data.batch=1', 'data.shift_px=0')
+    data = Replay([cache], config.data, window=window, gamma=0.9, text_encoder='hashed',
+                  text_size=16)  # fmt: skip
+    policy.reset(instruction)
+    for row, observation in enumerate(seen):
+        decision = policy.act(observation)
+        batch = data.gather(np.array([0]), np.array([row]), np.zeros((1, 1, 2), int))
+        chain = torch.zeros(1, 3, dtype=torch.long)
+        with torch.no_grad():
+            for dim in range(3):
+                text = batch.text.repeat(window, 1)
+                images = {'front': batch.images['front'][0, :window]}
+                tokens = model.encode_frames(images, batch.state[0, :window], text)[None]
+                logits = model.logits(tokens, batch.present[:, :window], batch.text, chain)
+                chain[0, dim] = logits[0, dim].argmax()
+        assert decision.bins.tolist() == chain[0].tolist()
+        q = torch.sigmoid(logits[0])
+        for dim, count in enumerate(policy.signature.bins):
+            assert decision.q_values[dim].shape == (count,)
+        assert decision.q[2] == pytest.approx(float(q[2, chain[0, 2]]), abs=1e-5)
+
+
+def test_a_decision_holds_bin_centres_and_their_q(run, cache):
+    policy = Policy.load(run)
+    seen, instruction = observations(cache, 1)
+    policy.reset(instruction)
+    decision = policy.act(seen[0])
+    assert (decision.action.dtype, decision.bins.dtype) == (np.float64, np.int64)
+    assert np.array_equal(decision.action, policy.signature.action.to_values(decision.bins))
+    assert [int(q.argmax()) for q in decision.q_values] == decision.bins.tolist()
+    assert [q.max() for q in decision.q_values] == decision.q.tolist()
+    assert [dim['name'] for dim in policy.action] == ['x', 'y', 'grip']
+
+
+def test_reset_forgets_the_episode_before(run, cache):
+    policy = Policy.load(run)
+    seen, instruction = observations(cache, 0)
+    policy.reset(instruction)
+    first = [policy.act(o) for o in seen[:4]]
+    policy.reset(instruction)
+    again = [policy.act(o) for o in seen[:4]]
+    for one, two in zip(first, again, strict=True):
+        assert np.array_equal(one.q, two.q)
+
+
+def test_it_runs_the_averaged_weights_and_knows_where_it_comes_from(run):
+    policy = Policy.load(run)
+    newest = sorted((run / 'checkpoints').iterdir())[-1]
+    from safetensors.torch import load_file
+
+    target = load_file(newest / 'target.safetensors')
+    assert all(torch.equal(v, target[k]) for k, v in policy.model.state_dict().items())
+    assert policy.policy_id.startswith('run@12-')
+    assert (policy.contract_text, policy.contract_hash) == ('name: test\n', 'hash')
+    assert dict(policy.cameras) == {'front': (16, 20)}
+    older = Policy.load(run / 'checkpoints' / 'step_0000006')
+    assert older.policy_id.startswith('run@6-')
+
+
+def test_any_instruction_is_allowed(run, cache):
+    policy = Policy.load(run)
+    seen, _ = observations(cache, 0)
+    policy.reset('please juggle')
+    unknown = policy.act(seen[0]).q
+    stored = policy.embeddings['go left']
+    assert np.array_equal(stored, encode_text('go left', 'hashed', 16))
+    policy.reset('go left')
+    assert not np.array_equal(policy.act(seen[0]).q, unknown)
+
+
+def test_warm_up_leaves_a_running_episode_alone(run, cache):
+    seen, instruction = observations(cache, 0)
+    policy, other = Policy.load(run), Policy.load(run)
+    for each in (policy, other):
+        each.reset(instruction)
+        each.act(seen[0])
+    policy.warm_up()
+    assert np.array_equal(policy.act(seen[1]).q, other.act(seen[1]).q)
+    fresh = Policy.load(run)
+    fresh.warm_up()
+    with pytest.raises(TrainingError, match='reset'):
+        fresh.act(seen[0])
+
+
+def test_an_observation_that_does_not_fit_is_refused_with_all_reasons(run, cache):
+    policy = Policy.load(run)
+    seen, instruction = observations(cache, 0)
+    policy.reset(instruction)
+    good = seen[0]
+    bad = Seen({'front': np.zeros((8, 8, 3), np.uint8)}, np.array([0, np.nan, 0], np.float32))
+    with pytest.raises(TrainingError) as error:
+        policy.act(bad)
+    assert len(error.value.problems) == 2
+    assert 's1' in str(error.value)
+    for wrong, word in (
+        (replace(good, images={}), 'front is missing'),
+        (replace(good, state=np.zeros(2, np.float32)), r'expected \(3,\)'),
+        (replace(good, images={'front': good.images['front'].astype(np.float32)}), 'uint8'),
+    ):
+        with pytest.raises(TrainingError, match=word):
+            policy.act(wrong)
+    # A refused observation leaves no trace in the window.
+    twin = Policy.load(run)
+    twin.reset(instruction)
+    assert np.array_equal(policy.act(good).q, twin.act(good).q)
+
+
+def test_loading_what_is_not_there_says_so(tmp_path):
+    with pytest.raises(TrainingError, match='train one first'):
+        Policy.load(tmp_path)

@@ -1,0 +1,233 @@
+import json
+import os
+import signal
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from made_caches import random_episodes, write_cache
+from safetensors.torch import load_file
+
+from training import checkpoint
+from training.errors import TrainingError
+from training.metrics import Health, read_metrics
+from training.train import resolve_device, train
+
+
+def weights(run):
+    folder = checkpoint.find(run)
+    return {
+        f'{name}/{key}': tensor
+        for name in ('model', 'target', 'optimizer')
+        for key, tensor in load_file(folder / f'{name}.safetensors').items()
+    }
+
+
+def same(one, two):
+    return one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
+
+
+def test_training_is_deterministic_for_a_seed(cache, tmp_path, small_config):
+    runs = [tmp_path / name for name in 'abc']
+    for run, seed in zip(runs, (1, 1, 2), strict=True):
+        train([cache], run, small_config(f'optim.seed={seed}', 'optim.steps=5'))
+    a, b, c = (weights(run) for run in runs)
+    assert same(a, b)
+    assert not same(a, c)
+
+
+def test_stop_and_resume_equal_an_uninterrupted_run(cache, tmp_path, small_config):
+    config = small_config()
+    whole = train([cache], tmp_path / 'whole', config)
+    assert (whole.steps, whole.stopped) == (12, False)
+    part = tmp_path / 'part'
+
+    def stop_after_six(row):
+        if row['step'] == 8:  # the checkpoint of step 6 is there, the two steps behind it are lost
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train([cache], part, config, progress=stop_after_six)
+    assert checkpoint.find(part).name == 'step_0000006'
+    assert [row['step'] for row in read_metrics(part)] == [4, 8]
+    result = train([cache], part, resume=True)
+    assert result.steps == 12
+    assert same(weights(tmp_path / 'whole'), weights(part))
+    steps = [row['step'] for row in read_metrics(part)]
+    assert steps == sorted(set(steps))
+    assert steps[-1] == 12
+
+
+def test_what_a_run_leaves_behind(cache, tmp_path, small_config):
+    rows = []
+    result = train([cache], tmp_path / 'run', small_config('keep=1'), progress=rows.append)
+    run = result.run
+    folders = [p.name for p in (run / 'checkpoints').iterdir()]
+    assert folders == ['step_0000012']
+    names = {p.name for p in (run / 'checkpoints' / folders[0]).iterdir()}
+    assert names == {
+        'model.safetensors', 'target.safetensors', 'optimizer.safetensors', 'state.json'
+    }  # fmt: skip
+    assert json.loads((run / 'latest.json').read_text()) == {'checkpoint': folders[0]}
+    assert list((run / 'tensorboard').iterdir())
+    assert [row['step'] for row in rows] == [4, 8, 12]
+    assert rows[0]['steps'] == 12
+    assert {'loss', 'td', 'conservative', 'q_success', 'q_failure', 'gap'} <= rows[0].keys()
+    assert result.metrics == read_metrics(run)[-1]
+    state = checkpoint.read_state(run / 'checkpoints' / folders[0])
+    assert state['policy_id'] == result.policy_id
+    assert result.policy_id.startswith('run@12-')
+    assert state['signature']['contract'] == 'name: test\n'
+    assert set(state['instructions']) == {'go left', 'go right'}
+    assert not list(run.rglob('*.tmp'))
+
+
+def test_a_finished_run_resumes_to_itself_and_can_be_prolonged(cache, tmp_path, small_config):
+    run = tmp_path / 'run'
+    first = train([cache], run, small_config('optim.steps=6'))
+    before = weights(run)
+    again = train([cache], run, resume=True)
+    assert again.policy_id == first.policy_id
+    assert same(before, weights(run))
+    longer = train([cache], run, small_config('optim.steps=8'), resume=True)
+    assert longer.steps == 8
+    assert longer.policy_id != first.policy_id
+
+
+def test_init_from_starts_with_the_averaged_weights(cache, tmp_path, small_config):
+    train([cache], tmp_path / 'a', small_config())
+    more = write_cache(tmp_path / 'more', random_episodes([9], ['success'], seed=9))
+    config = small_config('optim.steps=1', 'optim.lr=1e-12', 'optim.ema=0.0')
+    train([cache, more], tmp_path / 'b', config, init_from=tmp_path / 'a')
+    old = load_file(checkpoint.find(tmp_path / 'a') / 'target.safetensors')
+    new = load_file(checkpoint.find(tmp_path / 'b') / 'model.safetensors')
+    assert all(torch.allclose(old[key], new[key], atol=1e-6) for key in old)
+
+
+def test_requests_that_do_not_fit_say_what_to_do(cache, tmp_path, small_config):
+    run = tmp_path / 'run'
+    config = small_config('optim.steps=1')
+    with pytest.raises(TrainingError, match='no run to resume'):
+        train([cache], run, config, resume=True)
+    train([cache], run, config)
+    with pytest.raises(TrainingError, match='already holds a run'):
+        train([cache], run, config)
+    with pytest.raises(TrainingError, match=r'loss\.alpha: 1\.0 -> 3\.0'):
+        train([cache], run, small_config('optim.steps=1', 'alpha=3'), resume=True)
+    with pytest.raises(TrainingError, match='only one'):
+        train([cache], run, config, resume=True, init_from=run)
+    with pytest.raises(TrainingError, match=r'model\.width: 16 -> 32'):
+        train([cache], tmp_path / 'x', small_config('model.width=32'), init_from=run)
+    with pytest.raises(TrainingError, match='no checkpoint'):
+        train([cache], tmp_path / 'x', config, init_from=tmp_path / 'nothing')
+    with pytest.raises(TrainingError, match='at least one dataset'):
+        train([], tmp_path / 'x', config)
+    with pytest.raises(TrainingError, match='no training cache'):
+        train([tmp_path / 'nowhere'], tmp_path / 'x', config)
+    other = write_cache(tmp_path / 'other', random_episodes([5], ['success'], size=2), size=2)
+    with pytest.raises(TrainingError, match='other data: state'):
+        train([other], tmp_path / 'x', config, init_from=run)
+    assert not (tmp_path / 'x').exists()
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(
+    cache, tmp_path, small_config, monkeypatch
+):
+    from training.learner import Learner
+
+    update = Learner.update
+
+    def poisoned(self, batch, step):
+        if step == 8:
+            with torch.no_grad():
+                self.model.bias.fill_(float('nan'))
+        return update(self, batch, step)
+
+    monkeypatch.setattr(Learner, 'update', poisoned)
+    with pytest.raises(TrainingError, match=r'not finite at step 9 .*step 6 is intact'):
+        train([cache], tmp_path / 'run', small_config())
+    assert all(torch.isfinite(t).all() for t in weights(tmp_path / 'run').values())
+
+
+def test_collapsed_and_saturated_q_stop_the_run():
+    health = Health(mean_return=0.7, from_step=100, patience=3)
+    good = {'step': 200, 'q_success': 0.6, 'q_others': 0.01}
+    low, high = {**good, 'q_success': 1e-4}, {**good, 'q_others': 0.99}
+    health.check({**low, 'step': 50})
+    for row in (low, low, good, high, low):
+        health.check(row)
+    with pytest.raises(TrainingError, match='collapsed'):
+        health.check(low)
+    health = Health(mean_return=0.0, from_step=0, patience=1)
+    health.check({**low, 'q_success': float('nan')})
+    with pytest.raises(TrainingError, match=r'saturated.*alpha'):
+        health.check(high)
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_stops_and_the_run_can_go_on(cache, tmp_path, small_config, number):
+    whole = train([cache], tmp_path / 'whole', small_config())
+    before = signal.getsignal(number)
+    run = tmp_path / 'run'
+
+    def interrupt(row):
+        if row['step'] == 4:
+            os.kill(os.getpid(), number)
+
+    result = train([cache], run, small_config(), progress=interrupt)
+    assert signal.getsignal(number) is before
+    assert result.stopped
+    assert result.steps == 5  # the step in hand is finished, and not lost
+    assert checkpoint.find(run).name == 'step_0000005'
+    assert read_metrics(run)[-1]['step'] == 5
+    assert train([cache], run, resume=True).steps == whole.steps
+    assert same(weights(tmp_path / 'whole'), weights(run))
+
+
+def test_training_works_outside_the_main_thread(cache, tmp_path, small_config):
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(train, [cache], tmp_path / 'run', small_config('optim.steps=1'))
+        assert future.result().steps == 1
+
+
+def test_a_checkpoint_is_whole_or_absent(cache, tmp_path, small_config, monkeypatch):
+    run = tmp_path / 'run'
+    train([cache], run, small_config('optim.steps=6'))
+
+    def full_disk(*_args):
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr(checkpoint, '_moments', full_disk)
+    with pytest.raises(OSError, match='No space'):
+        train([cache], run, small_config(), resume=True)
+    monkeypatch.undo()
+    assert checkpoint.find(run).name == 'step_0000006'
+    assert train([cache], run, small_config(), resume=True).steps == 12
+    assert not list(run.rglob('*.tmp'))
+
+
+@pytest.mark.parametrize('damage', ['model.safetensors', 'optimizer.safetensors', 'state.json'])
+def test_a_damaged_file_is_named(cache, tmp_path, small_config, damage):
+    run = tmp_path / 'run'
+    train([cache], run, small_config('optim.steps=6'))
+    file = checkpoint.find(run) / damage
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with pytest.raises(TrainingError, match=damage):
+        train([cache], run, small_config(), resume=True)
+
+
+def test_a_pointer_to_nothing_lists_what_is_there(cache, tmp_path, small_config):
+    run = tmp_path / 'run'
+    train([cache], run, small_config('optim.steps=6'))
+    (run / 'latest.json').write_text('{"checkpoint": "step_0000099"}')
+    with pytest.raises(TrainingError, match='step_0000006'):
+        checkpoint.find(run)
+    (run / 'latest.json').write_text('not json')
+    with pytest.raises(TrainingError, match='cannot be read'):
+        checkpoint.find(run)
+
+
+def test_unknown_devices_are_refused():
+    assert resolve_device('cpu').type == 'cpu'
+    with pytest.raises(TrainingError, match='auto, cpu or cuda'):
+        resolve_device('abacus')
