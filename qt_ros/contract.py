@@ -236,7 +236,8 @@ class Contract:
 
     def to_yaml(self) -> str:
         """Return YAML that `parse` turns into an equal contract."""
-        return yaml.safe_dump(self.to_dict(), sort_keys=False, width=99, allow_unicode=True)
+        # Escapes only: YAML would read some unicode blanks as line breaks.
+        return yaml.safe_dump(self.to_dict(), sort_keys=False, width=4096)
 
     @classmethod
     def parse(cls, text: str, origin: str = '<text>') -> Contract:

@@ -64,11 +64,7 @@ class Limiter:
         finite = np.where(np.isfinite(wanted), wanted, self._last)
         position = self._in_position(finite)
         step = self._near_last(position, self._step)
-        allowed = (
-            self._velocity * dt_s
-            if dt_s > 0
-            else np.where(np.isfinite(self._velocity), 0.0, np.inf)
-        )
+        allowed = self._allowed(dt_s)
         velocity = self._in_magnitude(self._near_last(step, allowed))
         self._last = velocity
         reasons = {
@@ -81,6 +77,13 @@ class Limiter:
             '+'.join(name for name, hit in reasons.items() if hit[i]) for i in range(len(wanted))
         )
         return Limited(velocity.copy(), joined)
+
+    def _allowed(self, dt_s: float) -> Vector:
+        """Largest movement within `dt_s` [s], (A,); infinite where no velocity limit holds."""
+        if not dt_s > 0:  # NaN too
+            return np.where(np.isfinite(self._velocity), 0.0, np.inf)
+        with np.errstate(over='ignore'):
+            return self._velocity * dt_s
 
     def _in_position(self, targets: Vector) -> Vector:
         return np.clip(targets, self._low, self._high)
