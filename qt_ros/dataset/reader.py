@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from qt_ros.dataset.catalog import EpisodeMeta, read_catalog
 from qt_ros.dataset.layout import data_file, read_contract, read_info, video_file
 from qt_ros.dataset.tables import digest, from_table, widths
-from qt_ros.dataset.video import count_frames, decode_video
+from qt_ros.dataset.video import count_frames, decode_video, file_sha256
 from qt_ros.episode import rewards
 from qt_ros.errors import DatasetError
 
@@ -88,7 +87,7 @@ class Dataset:
             videos = {}
             for camera in self._cameras:
                 path = video_file(self.path, camera, episode.videos[camera][0])
-                videos[camera] = hashlib.sha256(path.read_bytes()).hexdigest()
+                videos[camera] = file_sha256(path)
                 found = count_frames(path)
                 if found != episode.length:
                     return [f'{path} has {found} frames for {episode.length} rows']

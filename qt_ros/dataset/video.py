@@ -118,8 +118,7 @@ def encode_video(
         raise DatasetError(f'{what} gave {written} frames for {length} rows; they must agree')
     if found != length:
         raise DatasetError(f'{what} was written with {length} frames but reads back {found}')
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return EncodedVideo(path=path, frames=found, sha256=digest, stats=stats.result())
+    return EncodedVideo(path=path, frames=found, sha256=file_sha256(path), stats=stats.result())
 
 
 def _write(
@@ -156,6 +155,15 @@ def _write(
             written += 1
         container.mux(stream.encode(None))
     return written
+
+
+def file_sha256(path: Path) -> str:
+    """Return the sha256 (hex) of a file of any size."""
+    found = hashlib.sha256()
+    with open(path, 'rb') as file:
+        while block := file.read(1 << 20):
+            found.update(block)
+    return found.hexdigest()
 
 
 def count_frames(path: Path) -> int:
