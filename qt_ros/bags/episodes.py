@@ -134,7 +134,9 @@ class BagConversion:
         stamps = [stamps for stamps, _ in self.sources.stream_times().values()]
         end_ns = max(int(each[-1]) for each in stamps)
         if mode == 'events':
-            found = by_events(read_events(self.sources, self.problems), end_ns)
+            events = read_events(self.sources, self.problems)
+            self.ledger.used.update(ordinal for ordinal, _ in events)
+            found = by_events([event for _, event in events], end_ns)
         elif mode == 'time_gap':
             found = by_time_gap(self.path.stem, stamps, float(self.contract.episodes.gap_s or 0))
         else:

@@ -11,8 +11,8 @@ from qt_ros.bags.types import deserialize
 from qt_ros.errors import BagError
 
 
-def read_events(sources: BagSources, problems: list[str]) -> list[Event]:
-    """Return the episode events of the bag in recorded order; damaged ones are reported."""
+def read_events(sources: BagSources, problems: list[str]) -> list[tuple[int, Event]]:
+    """Return (ordinal, event) of the bag in recorded order; damaged ones are reported."""
     topic = sources.names.get(sources.contract.episodes.topic or '')
     if topic is None or topic not in sources.index:
         return []
@@ -26,17 +26,16 @@ def read_events(sources: BagSources, problems: list[str]) -> list[Event]:
     )
     events = []
     for ordinal, message in _messages(sources, topic, problems):
-        events.append(
-            Event(
-                stamps[ordinal],
-                int(message.kind),
-                message.episode_id,
-                message.instruction,
-                message.outcome,
-                message.source,
-                message.policy_id,
-            )
+        event = Event(
+            stamps[ordinal],
+            int(message.kind),
+            message.episode_id,
+            message.instruction,
+            message.outcome,
+            message.source,
+            message.policy_id,
         )
+        events.append((ordinal, event))
     return events
 
 

@@ -73,10 +73,14 @@ class BagSources:
     def sampler(self) -> ObservationSampler:
         """Return the live node's sampler, filled with the bag's ordinals in place of messages."""
         sampler = ObservationSampler(self.contract)
-        for stream, (stamps, ordinals) in self.stream_times().items():
-            add = sampler.streams[stream].add
-            for stamp_ns, ordinal in zip(stamps.tolist(), ordinals.tolist(), strict=True):
-                add(stamp_ns, ordinal)
+        for stream, topic in self._topic_of.items():
+            add, excluded = sampler.streams[stream].add, self.excluded[stream]
+            index = self.index[topic]
+            stamps = index.stamps_ns(self.contract.clock).tolist()
+            # In recorded order, as the live node gets them.
+            for stamp_ns, ordinal in zip(stamps, index.ordinals.tolist(), strict=True):
+                if ordinal not in excluded:
+                    add(stamp_ns, ordinal)
         return sampler
 
     def covered(self) -> NDArray[np.int64]:

@@ -38,6 +38,7 @@ class SqliteStorage:
         self.metadata: dict[str, str] = {}
         self._copy: tempfile.TemporaryDirectory[str] | None = None
         self._db = self._open(path)
+        self._db.text_factory = lambda raw: raw.decode('utf-8', 'replace')
         self._topics: dict[int, tuple[str, TopicInfo]] = {}
         try:
             self._read_topics()
@@ -146,6 +147,9 @@ class SqliteStorage:
             rows = self._db.execute(
                 'SELECT topic_type, encoding, encoded_message_definition FROM message_definitions'
             ).fetchall()
-        except sqlite3.OperationalError:
+        except sqlite3.OperationalError:  # no such table
+            return {}
+        except sqlite3.DatabaseError as exc:
+            self._report(f'{self.path.name}: its message definitions are damaged ({exc})')
             return {}
         return {three_part_type(str(kind)): (str(form), str(text)) for kind, form, text in rows}

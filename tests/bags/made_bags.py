@@ -57,14 +57,18 @@ def contract(**changes: str) -> Contract:
     return Contract.parse(text)
 
 
-def make(kind: str, **values: Any) -> Any:
+def make(kind: str, /, **values: Any) -> Any:
     """Build a message; fields that are not given are zero or empty."""
     cls = STORE.types[kind]
     defaults = {}
     for name, (node, detail) in STORE.fielddefs[kind][1]:
         if name in values:
             value = values[name]
-            if node.name == 'SEQUENCE' and detail[0][0].name == 'BASE' and detail[0][1][0] != 'string':
+            if (
+                node.name == 'SEQUENCE'
+                and detail[0][0].name == 'BASE'
+                and detail[0][1][0] != 'string'
+            ):
                 value = np.asarray(value, dtype=_dtype(detail[0][1][0]))
             defaults[name] = value
         elif node.name == 'BASE':
@@ -108,40 +112,67 @@ class Bag:
         data = bytes(STORE.serialize_cdr(message, kind))
         self.rows.append((T0 + round(log_ms * MS), topic, kind, data))
 
-    def joints(self, ms: float, a: float, b: float = 0.0, log_ms: float | None = None,
-               stamp_ns: int | None = None, names: tuple[str, ...] = ('a', 'b')) -> None:
+    def joints(
+        self,
+        ms: float,
+        a: float,
+        b: float = 0.0,
+        log_ms: float | None = None,
+        stamp_ns: int | None = None,
+        names: tuple[str, ...] = ('a', 'b'),
+    ) -> None:
         stamp = T0 + round(ms * MS) if stamp_ns is None else stamp_ns
-        message = make(JOINTS, header=header(stamp), name=list(names),
-                       position=[a, b][: len(names)])
+        message = make(
+            JOINTS, header=header(stamp), name=list(names), position=[a, b][: len(names)]
+        )
         self.add('/joint_states', JOINTS, message, ms if log_ms is None else log_ms)
 
-    def image(self, ms: float, grey: int, log_ms: float | None = None,
-              data: bytes | None = None) -> None:
-        message = make(JPEG, header=header(T0 + round(ms * MS)), format='jpeg',
-                       data=np.frombuffer(jpeg(grey) if data is None else data, np.uint8))
+    def image(
+        self, ms: float, grey: int, log_ms: float | None = None, data: bytes | None = None
+    ) -> None:
+        message = make(
+            JPEG,
+            header=header(T0 + round(ms * MS)),
+            format='jpeg',
+            data=np.frombuffer(jpeg(grey) if data is None else data, np.uint8),
+        )
         self.add('/front', JPEG, message, ms if log_ms is None else log_ms)
 
     def arm(self, ms: float, a: float) -> None:
         point = make('trajectory_msgs/msg/JointTrajectoryPoint', positions=[a])
-        message = make(TRAJECTORY, header=header(T0 + round(ms * MS)), joint_names=['a'],
-                       points=[point])
+        message = make(
+            TRAJECTORY, header=header(T0 + round(ms * MS)), joint_names=['a'], points=[point]
+        )
         self.add('/arm', TRAJECTORY, message, ms)
 
     def grip(self, log_ms: float, value: float) -> None:
         self.add('/gripper', ARRAY, make(ARRAY, data=[value]), log_ms)
 
     def event(self, ms: float, kind: int, episode: str = 'e', **values: Any) -> None:
-        message = make(EVENT, header=header(T0 + round(ms * MS)), kind=kind, episode_id=episode,
-                       **values)
+        message = make(
+            EVENT, header=header(T0 + round(ms * MS)), kind=kind, episode_id=episode, **values
+        )
         self.add('/episode/events', EVENT, message, ms)
 
-    def step(self, number: int, ms: float, stamps: dict[str, float], episode: str = 'e',
-             valid: bool = True, **values: Any) -> None:
+    def step(
+        self,
+        number: int,
+        ms: float,
+        stamps: dict[str, float],
+        episode: str = 'e',
+        valid: bool = True,
+        **values: Any,
+    ) -> None:
         message = make(
-            STEP, header=header(T0 + round(max(stamps.values()) * MS)), episode_id=episode,
-            step=number, tick=time(T0 + round(ms * MS)), streams=list(stamps),
+            STEP,
+            header=header(T0 + round(max(stamps.values()) * MS)),
+            episode_id=episode,
+            step=number,
+            tick=time(T0 + round(ms * MS)),
+            streams=list(stamps),
             stream_stamps=[time(T0 + round(each * MS)) for each in stamps.values()],
-            stream_valid=[valid] * len(stamps), **values,
+            stream_valid=[valid] * len(stamps),
+            **values,
         )
         self.add('/policy/step', STEP, message, ms + 20)
 

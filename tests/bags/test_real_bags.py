@@ -61,7 +61,9 @@ def test_every_message_is_read(real_bags: Path, name: str) -> None:
 
 
 def test_a_folder_of_several_formats_is_left_to_the_caller(real_bags: Path) -> None:
-    with BagReader(real_bags / 'teleop_rigs/rig_0.mcap', real_bags / 'teleop_rigs/rig_7.mcap') as b:
+    with BagReader(
+        real_bags / 'teleop_rigs/rig_0.mcap', real_bags / 'teleop_rigs/rig_7.mcap'
+    ) as b:
         assert b.count == 12
 
 
@@ -146,7 +148,9 @@ def test_ros1_depth_images_decode(real_bags: Path) -> None:
             assert image.any()
 
 
-@pytest.mark.parametrize('name', ['abitobot', *(f'teleop_rigs/rig_{n}.mcap' for n in (0, 1, 6, 7))])
+@pytest.mark.parametrize(
+    'name', ['abitobot', *(f'teleop_rigs/rig_{n}.mcap' for n in (0, 1, 6, 7))]
+)
 def test_a_suggested_contract_loads(real_bags: Path, name: str) -> None:
     contract = Contract.parse(suggest_contract(real_bags / name))
     assert contract.dims
@@ -185,7 +189,9 @@ def test_the_simulated_robot_converts_end_to_end(real_bags: Path, tmp_path: Path
     assert [row['rows'] for row in entry['episodes']] == [932]
     topics = result.report['topics']
     assert topics['/imu/data'] == {
-        'read': 4712, 'used': 0, 'skipped': {'not in the contract': 4712}
+        'read': 4712,
+        'used': 0,
+        'skipped': {'not in the contract': 4712},
     }
     joints = topics['/joint_states']
     assert joints['read'] == 1866 == joints['used'] + sum(joints['skipped'].values())
