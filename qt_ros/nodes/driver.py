@@ -12,7 +12,16 @@ from rclpy.node import Node
 from qt_ros.commands import encode_commands, initial_targets
 from qt_ros.contract import Contract
 from qt_ros.decoding import decode_state
-from qt_ros.nodes.ros import RELIABLE, message_class, new_message, now_ns, to_ns
+from qt_ros.nodes.ros import (
+    NEWEST,
+    RELIABLE,
+    Polled,
+    message_class,
+    new_message,
+    now_ns,
+    take,
+    to_ns,
+)
 from qt_ros.safety import Limiter
 from qt_ros.sim.env import check_contract
 from qt_ros.sim.scene import JOINTS
@@ -40,21 +49,29 @@ class Driver:
         self._last_ns: int | None = None
         self._newest: dict[str, Any] = {}
         types = {stream.topic: stream.type for stream in contract.state}
-        for topic, kind in types.items():
-            node.create_subscription(
-                message_class(kind),
-                topic,
-                lambda message, topic=topic: self._newest.__setitem__(topic, message),
-                RELIABLE,
+        group = Polled()
+        self._subscriptions = {
+            topic: node.create_subscription(
+                message_class(kind), topic, lambda message: None, NEWEST, callback_group=group
             )
+            for topic, kind in types.items()
+        }
         self._topics = tuple(types)
         self._publishers = {
             action.topic: node.create_publisher(message_class(action.type), action.topic, RELIABLE)
             for action in contract.action
         }
 
+    def listen(self) -> None:
+        """Take the newest message of every state topic."""
+        for topic, subscription in self._subscriptions.items():
+            message = take(subscription)
+            if message is not None:
+                self._newest[topic] = message[0]
+
     def missing(self) -> list[str]:
         """Return what is not there yet: topics without a message, commands nobody listens to."""
+        self.listen()
         silent = [topic for topic in self._topics if topic not in self._newest]
         unheard = [
             f'listener to {topic}'

@@ -25,16 +25,16 @@ from rosbags.interfaces import (
 )
 
 from qt_ros.nodes.log_clock import Arrival
-from qt_ros.nodes.ros import message_class, subscription_qos
+from qt_ros.nodes.ros import Polled, message_class, subscription_qos, take
 
 DEPTH = 2000  # messages that may wait for this process, per topic
 OnMessage = Callable[[str, bytes, Arrival], None]  # topic, serialized message, when
 
 
 class RawTopics:
-    """One subscription per topic, made again when publishers with another quality appear.
+    """One subscription per topic; `drain` hands the messages over.
 
-    Topics without a publisher are subscribed to as reliable, as commands are sent, so that the
+    A subscription is made again when publishers with another quality appear. Topics without a publisher are subscribed to as reliable, as commands are sent, so that the
     first message of a late publisher is not missed.
     """
 
@@ -47,6 +47,7 @@ class RawTopics:
     ) -> None:
         """topics: {topic: type}; live_only: those whose past is not asked for."""
         self._node = node
+        self._group = Polled()
         self._live_only = live_only
         self.types = dict(topics)
         self._on_message = on_message
@@ -67,14 +68,10 @@ class RawTopics:
             self._subscriptions[topic] = (self._subscribe(topic, type_name, qos), qos)
 
     def drain(self) -> int:
-        """Hand over what has arrived but was not yet called back; return how much that was."""
+        """Hand over what has arrived since the last call; return how much that was."""
         taken = 0
         for topic, (subscription, _) in self._subscriptions.items():
-            while True:
-                with subscription.handle:
-                    message = subscription.handle.take_message(subscription.msg_type, True)
-                if message is None:
-                    break
+            while (message := take(subscription)) is not None:
                 self._on_message(topic, message[0], _arrival(message[1]))
                 taken += 1
         return taken
@@ -90,12 +87,18 @@ class RawTopics:
         return self._subscriptions[topic][1].durability == DurabilityPolicy.TRANSIENT_LOCAL
 
     def _subscribe(self, topic: str, type_name: str, qos: QoSProfile) -> Subscription:
-        def on_message(data: bytes, info: Mapping[str, Any]) -> None:
-            self._on_message(topic, data, _arrival(info))
-
         return self._node.create_subscription(
-            message_class(type_name), topic, on_message, qos, raw=True
+            message_class(type_name),
+            topic,
+            _never_called,
+            qos,
+            callback_group=self._group,
+            raw=True,
         )
+
+
+def _never_called(data: bytes) -> None:
+    """Stand in for the callback that a subscription must have."""
 
 
 def _arrival(info: Mapping[str, Any]) -> Arrival:

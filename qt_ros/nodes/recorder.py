@@ -42,15 +42,17 @@ from qt_ros.nodes.ros import (
     declare,
     now_ns,
     run_node,
-    subscription_qos,
     to_ns,
     to_stamp,
 )
 
+CLOCK_TOPIC = '/clock'
+CLOCK_TYPE = 'rosgraph_msgs/msg/Clock'
 STEP_TOPIC = '/policy/step'
 STEP_TYPE = 'q_transformer_ros/msg/PolicyStep'
 EVENT_TYPE = 'q_transformer_ros/msg/EpisodeEvent'
 HEAD_S = 2.0  # a message from before the START that is older is no observation of tick 0
+DRAIN_S = 0.01  # how often messages are taken; the middleware notes when they came
 POLL_S = 0.5  # how often publishers and the disk are looked at
 QUIET_S = 0.005  # without a message for this long, nothing is on its way any more
 
@@ -82,10 +84,16 @@ class Recorder(Node):
         self._events = self.create_publisher(EpisodeEvent, events, EVENTS)
         self._observed = {item.topic for item in self.contract.observed} | set(self._extra)
         topics = {**self.contract.topics, STEP_TOPIC: STEP_TYPE, events: EVENT_TYPE, **self._extra}
-        self._topics = RawTopics(self, topics, self._on_message, live_only=(events, STEP_TOPIC))
+        self._recorded = topics
+        clock = {CLOCK_TOPIC: CLOCK_TYPE} if isinstance(self._log_clock, SimLogClock) else {}
+        self._topics = RawTopics(
+            self, {**clock, **topics}, self._on_message, live_only=(events, STEP_TOPIC)
+        )
         self.create_service(StartEpisode, '~/start_episode', self._on_start)
         self.create_service(EndEpisode, '~/end_episode', self._on_end)
-        self.create_timer(POLL_S, self._poll, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(DRAIN_S, self._topics.drain, clock=steady)
+        self.create_timer(POLL_S, self._poll, clock=steady)
         self._report_leftovers()
         announce('ready', out=str(self.out), topics=sorted(topics))
 
@@ -105,15 +113,7 @@ class Recorder(Node):
     def _make_log_clock(self) -> SystemLogClock | SimLogClock:
         if not self.get_parameter('use_sim_time').value:
             return SystemLogClock()
-        clock = SimLogClock()
-
-        def on_clock(msg: ClockMsg, info: dict[str, int]) -> None:
-            clock.add(info['source_timestamp'] or time.time_ns(), to_ns(msg.clock))
-
-        self.create_subscription(
-            ClockMsg, '/clock', on_clock, subscription_qos(self, '/clock', depth=2000)
-        )
-        return clock
+        return SimLogClock()
 
     def _report_leftovers(self) -> None:
         for partial in leftovers(self.out):
@@ -127,6 +127,11 @@ class Recorder(Node):
     # ---- messages
 
     def _on_message(self, topic: str, data: bytes, arrival: Arrival) -> None:
+        if topic == CLOCK_TOPIC and isinstance(self._log_clock, SimLogClock):
+            clock = deserialize_message(data, ClockMsg).clock
+            self._log_clock.add(arrival.source_ns, to_ns(clock))
+        if topic not in self._recorded:
+            return
         if topic == self._events_topic:
             event = deserialize_message(data, EpisodeEvent)
             if event in self._own_events:  # written when it was published
@@ -164,8 +169,7 @@ class Recorder(Node):
         self._topics.drain()
         episode_id = request.episode_id or time.strftime('%Y%m%d_%H%M%S_') + secrets.token_hex(3)
         topics = {
-            topic: (kind, self._topics.qualities(topic))
-            for topic, kind in self._topics.types.items()
+            topic: (kind, self._topics.qualities(topic)) for topic, kind in self._recorded.items()
         }
         bag = EpisodeBag(self.out, _folder_name(episode_id), topics, self._log_clock)
         event = EpisodeEvent(

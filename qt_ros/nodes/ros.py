@@ -11,7 +11,7 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from types import FrameType
 from typing import Any, Protocol
@@ -19,11 +19,13 @@ from typing import Any, Protocol
 import rclpy
 from builtin_interfaces.msg import Time as TimeMsg
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.callback_groups import CallbackGroup
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
+from rclpy.subscription import Subscription
 
 from qt_ros.errors import QtRosError
 
@@ -32,6 +34,7 @@ LAST_WORDS_S = 1.0  # how long clients are still answered after it
 
 # Deep enough that a reader that falls behind by a second loses nothing.
 RELIABLE = QoSProfile(depth=100)
+NEWEST = QoSProfile(depth=1)
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 EVENTS = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
@@ -137,6 +140,32 @@ def declare(
     if parameter.type_ == Parameter.Type.NOT_SET:
         raise QtRosError(f"parameter '{name}' of {node.get_name()} has to be given: {description}")
     return parameter.value
+
+
+class Polled(CallbackGroup):
+    """Subscriptions that the executor leaves alone: their messages are taken when it suits.
+
+    A wake-up of a Python executor costs many times more than taking a message.
+    """
+
+    def can_execute(self, entity: Any) -> bool:
+        """Return False: nothing here is called back."""
+        del entity
+        return False
+
+    def beginning_execution(self, entity: Any) -> bool:
+        """Return False: nothing here is called back."""
+        del entity
+        return False
+
+    def ending_execution(self, entity: Any) -> None:
+        """Nothing was executed."""
+
+
+def take(subscription: Subscription) -> tuple[Any, Mapping[str, Any]] | None:
+    """Return the next message of a subscription and what is known about it, None without one."""
+    with subscription.handle:
+        return subscription.handle.take_message(subscription.msg_type, subscription.raw)
 
 
 class StopFlag:

@@ -47,6 +47,7 @@ from qt_ros.sim.tasks import parse
 
 ANSWER_S = 20.0  # wall time that a node may take to appear, to answer or to say something
 SPIN_S = 0.1
+LOOK_S = 0.001  # the same while the state that belongs to a ground truth is on its way
 
 
 class Interrupted(Exception):
@@ -87,6 +88,7 @@ class Teleop(Node):
         self.driver = Driver(self, self.contract)
         self._truth = PoseArray()
         self._success: bool | None = None
+        self._behind = False  # the state that belongs to the ground truth has not come yet
         self.create_subscription(PoseArray, '/sim/ground_truth', self._on_truth, RELIABLE)
         self.create_subscription(Bool, '/sim/success', self._on_success, LATCHED)
         self._reset = self.create_client(ResetScene, '/sim/reset')
@@ -177,7 +179,12 @@ class Teleop(Node):
 
     def _seen(self, tick_ns: int) -> bool:
         """Say whether the state of the robot and of the blocks at a tick is known."""
-        return min(to_ns(self._truth.header.stamp), self.driver.newest_ns) >= tick_ns
+        self._behind = False
+        if to_ns(self._truth.header.stamp) < tick_ns:
+            return False
+        self.driver.listen()
+        self._behind = self.driver.newest_ns < tick_ns
+        return not self._behind
 
     def _arm_state(self) -> ArmState:
         """Return what the operator is shown."""
@@ -236,7 +243,7 @@ class Teleop(Node):
     def _spin_once(self, stoppable: bool = True) -> None:
         if stoppable and self._flag.is_set():
             raise Interrupted
-        self._executor.spin_once(timeout_sec=SPIN_S)
+        self._executor.spin_once(timeout_sec=LOOK_S if self._behind else SPIN_S)
 
 
 def _row(pose: Any) -> list[float]:
