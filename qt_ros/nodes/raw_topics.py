@@ -34,8 +34,9 @@ OnMessage = Callable[[str, bytes, Arrival], None]  # topic, serialized message, 
 class RawTopics:
     """One subscription per topic; `drain` hands the messages over.
 
-    A subscription is made again when publishers with another quality appear. Topics without a publisher are subscribed to as reliable, as commands are sent, so that the
-    first message of a late publisher is not missed.
+    A subscription is made again when publishers with another quality appear. Topics without a
+    publisher are subscribed to as reliable, as commands are sent, so that the first message of a
+    late publisher is not missed.
     """
 
     def __init__(
