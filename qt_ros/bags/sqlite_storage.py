@@ -7,8 +7,10 @@ is copied to a temporary folder, and every other one is opened where it lies.
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
+import struct
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -25,6 +27,8 @@ from qt_ros.bags.records import (
 from qt_ros.errors import BagError
 
 MAGIC = b'SQLite format 3\x00'
+# Besides its own errors: text, numbers and column names of a damaged file fail in Python.
+_ERRORS = (sqlite3.Error, ValueError, OverflowError, LookupError)
 
 
 class SqliteStorage:
@@ -42,7 +46,7 @@ class SqliteStorage:
         self._topics: dict[int, tuple[str, TopicInfo]] = {}
         try:
             self._read_topics()
-        except (sqlite3.Error, IndexError) as exc:
+        except _ERRORS as exc:
             self.close()
             raise BagError(
                 f'{path}: {exc}; expected a rosbag2 sqlite3 file with the tables topics and'
@@ -87,12 +91,41 @@ class SqliteStorage:
     def _open(self, path: Path) -> sqlite3.Connection:
         wal = path.with_name(f'{path.name}-wal')
         if wal.is_file() and wal.stat().st_size:
-            self._copy = tempfile.TemporaryDirectory(prefix='qt-ros-bag-')
-            for source in (wal, path):
-                target = Path(shutil.copyfile(source, Path(self._copy.name) / source.name))
-            return sqlite3.connect(target)
+            folder = self._folder()
+            shutil.copyfile(wal, folder / wal.name)
+            return sqlite3.connect(shutil.copyfile(path, folder / path.name))
+        whole = self._whole_bytes(path)
+        if whole is not None:
+            # Half a page would be read as if filled up with zeros.
+            path = Path(shutil.copyfile(path, self._folder() / path.name))
+            os.truncate(path, whole)
         uri = f'file:{quote(str(path.resolve()))}?mode=ro&immutable=1'
-        return sqlite3.connect(uri, uri=True)
+        db = sqlite3.connect(uri, uri=True)
+        if whole is not None:
+            # With this flag SQLite opens a file without its last pages, and fails at these only.
+            db.execute('PRAGMA writable_schema = ON')
+        return db
+
+    def _folder(self) -> Path:
+        self._copy = tempfile.TemporaryDirectory(prefix='qt-ros-bag-')
+        return Path(self._copy.name)
+
+    def _whole_bytes(self, path: Path) -> int | None:
+        """Return the length of the complete pages if the file is cut off, else None."""
+        size = path.stat().st_size
+        with path.open('rb') as file:
+            head = file.read(32)
+        if len(head) < 32:
+            return None
+        page, pages = struct.unpack_from('>H', head, 16)[0], struct.unpack_from('>I', head, 28)[0]
+        page = 65536 if page == 1 else page
+        if page < 512 or size >= page * pages:
+            return None
+        self._report(
+            f'{path.name} is cut off: {size} of {page * pages} bytes are there; what is readable'
+            ' is read'
+        )
+        return size // page * page
 
     def _records(self, query: str, values: list[int]) -> Iterator[Record]:
         try:
@@ -102,7 +135,7 @@ class SqliteStorage:
                     self._report(f'{self.path.name}: message {number} is not readable')
                     continue
                 yield Record(self._topics[topic][0], log_ns, data, number)
-        except sqlite3.Error as exc:
+        except _ERRORS as exc:
             self._report(f'{self.path.name} is damaged ({exc}); what lies before it is read')
 
     def _report(self, problem: str) -> None:
@@ -137,7 +170,7 @@ class SqliteStorage:
             # Aggregated here, not by SQLite, so that a damaged page costs only what is behind it.
             for (topic,) in self._db.execute('SELECT topic_id FROM messages ORDER BY id'):
                 counts[topic] = counts.get(topic, 0) + 1
-        except sqlite3.DatabaseError as exc:
+        except _ERRORS as exc:
             self._report(f'{self.path.name} is damaged ({exc}); what lies before it is read')
         return counts
 
@@ -149,7 +182,7 @@ class SqliteStorage:
             ).fetchall()
         except sqlite3.OperationalError:  # no such table
             return {}
-        except sqlite3.DatabaseError as exc:
+        except _ERRORS as exc:
             self._report(f'{self.path.name}: its message definitions are damaged ({exc})')
             return {}
         return {three_part_type(str(kind)): (str(form), str(text)) for kind, form, text in rows}
