@@ -110,11 +110,15 @@ def row_of(message: Any) -> StepRow:
 
 
 def read_steps(bags: Iterable[Path]) -> list[StepRow]:
-    """Read every `PolicyStep` of some bags, in recorded order; bags without any add nothing."""
-    from qt_ros.bags import Bag
+    """Read every `PolicyStep` of some recordings, in recorded order; those without add nothing."""
+    from qt_ros.bags import BagReader, deserialize
 
     rows = []
     for path in bags:
-        with Bag(path) as bag:
-            rows.extend(row_of(message) for message in policy_steps(bag))
+        with BagReader(path) as bag:
+            name = bag.resolve(STEP_TOPIC)
+            rows += [
+                row_of(deserialize(bag.topics[record.topic], record.data, record.topic))
+                for record in bag.messages([name] if name else [])
+            ]
     return rows

@@ -16,7 +16,8 @@ from typing import Any
 
 from qt_ros.progress import Task
 
-DONE, FAILED, USAGE, PARTLY = 0, 1, 2, 3
+DONE, FAILED, PARTLY = 0, 1, 3  # 2 is argparse's: wrong usage
+STOPPED = 130
 LOG_EVERY_S = 15.0
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -23,19 +24,19 @@ from qt_ros.cli import (
     report,
     train,
 )
-from qt_ros.cli.console import FAILED, Console
+from qt_ros.cli.console import FAILED, STOPPED, Console
 from qt_ros.errors import QtRosError
 from training.errors import TrainingError
 
-STOPPED = 130
 COMMANDS = (demo, inspect, convert, label, info, train, evaluate, collect, loop, report)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `qt-ros` with these arguments (default: the process's own); return its exit status."""
-    args = build_parser().parse_args(argv)
+    args = parse(argv)
     console = Console(as_json=args.json)
     try:
+        signal.signal(signal.SIGTERM, _as_interrupt)
         return int(args.run(args, console))
     except (QtRosError, TrainingError) as error:
         console.error(str(error))
@@ -67,8 +68,31 @@ def build_parser() -> argparse.ArgumentParser:
             '--json', action='store_true', help='print the result as JSON, and nothing else'
         )
         module.configure(command)
-        command.set_defaults(run=module.run)
+        command.set_defaults(
+            run=module.run, takes_settings=getattr(module, 'TAKES_SETTINGS', False)
+        )
     return parser
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse arguments; argparse ends the process with status 2 when they are wrong.
+
+    argparse takes positional arguments in one stretch only. Where settings may stand anywhere,
+    those behind options come back as unknown, and are put with the others.
+    """
+    parser = build_parser()
+    args, rest = parser.parse_known_args(argv)
+    unknown = [text for text in rest if not args.takes_settings or text.startswith('-')]
+    if unknown:
+        parser.error(f'unrecognized arguments: {" ".join(unknown)}')
+    if rest:
+        args.inputs = [*args.inputs, *rest]
+    return args
+
+
+def _as_interrupt(number: int, frame: object) -> None:
+    """Let SIGTERM unwind like Ctrl-C, so that the nodes that were started are stopped."""
+    raise KeyboardInterrupt
 
 
 def _about_file(error: OSError) -> str:

@@ -1,8 +1,4 @@
-"""What evaluations of a run left beside it, and the part of the report that shows them.
-
-RUN/evaluations/<policy_id>.json   {policy_id, episodes, success_rate, interval95, tasks, ...}
-RUN/evaluations/<policy_id>.npz    one success and one failure: frames per camera, q (T, A)
-"""
+"""The part of a run's report that shows how its evaluations went (see `loop.evaluating`)."""
 
 from __future__ import annotations
 
@@ -12,12 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from qt_ros.loop.evaluating import FOLDER
 from qt_ros.report.figures import q_along_episode
 from qt_ros.report.film import film_strip
 from qt_ros.report.numbers import interval, percent
 from qt_ros.report.page import Section
-
-FOLDER = 'evaluations'
 
 
 def evaluation_section(run: Path) -> Section:
