@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib
 import json
 import signal
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
@@ -30,6 +29,7 @@ from rclpy.subscription import Subscription
 from qt_ros.errors import QtRosError
 
 SPIN_S = 0.1  # the longest a stop signal waits to be seen
+INSIST_S = 2.0  # a stop signal that comes this long after the first one is meant
 LAST_WORDS_S = 1.0  # how long clients are still answered after it
 
 # Deep enough that a reader that falls behind by a second loses nothing.
@@ -169,24 +169,27 @@ def take(subscription: Subscription) -> tuple[Any, Mapping[str, Any]] | None:
 
 
 class StopFlag:
-    """Takes over SIGINT and SIGTERM: set once one of them came. A second one kills as usual."""
+    """Takes over SIGINT and SIGTERM: set once one of them came.
+
+    Ctrl-C under `ros2 launch` sends two of them. One that comes later than that kills as usual.
+    """
 
     def __init__(self) -> None:
-        self._event = threading.Event()
-        self.on_stop: Callable[[], None] | None = None  # told at once, before the executor is
+        self._since_s: float | None = None
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._on_signal)
 
     def is_set(self) -> bool:
         """Say whether the process was told to stop."""
-        return self._event.is_set()
+        return self._since_s is not None
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         del frame
-        self._event.set()
-        if self.on_stop is not None:
-            self.on_stop()
-        signal.signal(number, signal.SIG_DFL)
+        if self._since_s is None:
+            self._since_s = time.monotonic()
+        elif time.monotonic() - self._since_s > INSIST_S:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
 
 
 def run_node(make: Callable[[], Runnable], start: Callable[[Any], bool] | None = None) -> int:
