@@ -24,6 +24,7 @@ from qt_ros.bags import compression
 from qt_ros.bags.records import Record, TopicInfo, merge_topic, three_part_type
 
 MAGIC = b'\x89MCAP0\r\n'
+RECENT_BYTES = 8 << 20  # of unpacked chunks are kept
 _FOOTER_BYTES = 9 + 20 + len(MAGIC)
 _HEAD = struct.Struct('<BQ')
 _MESSAGE = struct.Struct('<HIQQ')
@@ -57,6 +58,8 @@ class McapStorage:
         self._schemas: dict[int, Schema] = {}
         self._starts: list[tuple[int, int]] = []  # (first ordinal, offset) of chunks and messages
         self._scanned = False
+        self._recent: dict[int, list[_Raw]] = {}  # {offset: messages of a chunk}
+        self._recent_bytes = 0
         self._counts: Counter[int] = Counter()
         if self._file.read(len(MAGIC)) != MAGIC:
             self.problems.append(f'{path.name} does not begin like an MCAP file')
@@ -117,9 +120,7 @@ class McapStorage:
         while at < len(wanted):
             piece = bisect_right(firsts, wanted[at]) - 1
             ordinal, offset = self._starts[piece]
-            self._file.seek(offset)
-            messages = self._unpack(*self._record_at(offset), report=False)
-            for channel, log_ns, data in messages:
+            for channel, log_ns, data in self._messages_at(offset):
                 if channel not in self._channels:
                     continue
                 if at < len(wanted) and wanted[at] == ordinal:
@@ -196,8 +197,10 @@ class McapStorage:
             while offset < self._size:
                 start = offset
                 opcode, content, offset = self._record_at(offset)
-                if opcode in (Opcode.CHUNK, Opcode.MESSAGE):
-                    yield start, self._unpack(opcode, content, offset, report=report)
+                if opcode == Opcode.CHUNK:
+                    yield start, self._chunk(start, content, report=report)
+                elif opcode == Opcode.MESSAGE and offset <= self._size:
+                    yield start, [_message(content)]
                 elif opcode == Opcode.METADATA and report:
                     self._take_metadata(content)
                 elif opcode in (Opcode.DATA_END, Opcode.FOOTER):
@@ -215,11 +218,29 @@ class McapStorage:
         if not ended and report:
             self._report(f'{self.path.name} has no end (recording was not closed); read as it is')
 
-    def _unpack(self, opcode: int, content: bytes, _next: int, *, report: bool) -> list[_Raw]:
-        """Return the messages of a chunk or of a message record, complete ones only."""
+    def _messages_at(self, offset: int) -> list[_Raw]:
+        """Return the messages of the chunk or message record at `offset`."""
+        if offset in self._recent:
+            return self._recent[offset]
+        opcode, content, _ = self._record_at(offset)
         if opcode == Opcode.MESSAGE:
-            channel, _, log_ns, _ = _MESSAGE.unpack_from(content)
-            return [_Raw(channel, log_ns, content[_MESSAGE.size :])]
+            return [_message(content)]
+        return self._chunk(offset, content, report=False)
+
+    def _chunk(self, offset: int, content: bytes, *, report: bool) -> list[_Raw]:
+        """Unpack a chunk; its complete messages are returned and remembered for a while.
+
+        A short bag is a chunk or two, read once for each topic that is fetched.
+        """
+        messages = self._unpack(content, report=report)
+        if offset not in self._recent:
+            self._recent[offset] = messages
+            self._recent_bytes += _size(messages)
+        while self._recent_bytes > RECENT_BYTES:
+            self._recent_bytes -= _size(self._recent.pop(next(iter(self._recent))))
+        return messages
+
+    def _unpack(self, content: bytes, *, report: bool) -> list[_Raw]:
         if len(content) < 32:
             return []
         chunk = Chunk.read(_stream(content))
@@ -261,6 +282,15 @@ class McapStorage:
         record = Metadata.read(_stream(content))
         for key, value in record.metadata.items():
             self.metadata[f'{record.name}/{key}'] = value
+
+
+def _size(messages: list[_Raw]) -> int:
+    return sum(len(message.data) for message in messages)
+
+
+def _message(content: bytes) -> _Raw:
+    channel, _, log_ns, _ = _MESSAGE.unpack_from(content)
+    return _Raw(channel, log_ns, content[_MESSAGE.size :])
 
 
 def _stream(content: bytes) -> Any:
