@@ -23,8 +23,17 @@ from qt_ros.dataset.stats import FeatureStats, ImageStats
 from qt_ros.episode import Episode
 from qt_ros.errors import DatasetError
 
-CRF = 12  # 0 lossless .. 51; what is lost at 12 is less than what yuv420p takes
-ENCODER = {'crf': str(CRF), 'preset': 'veryfast', 'g': '2', 'bf': '0', 'threads': '1'}
+CRF = 14  # 0 lossless .. 51; what is lost at 14 is less than what yuv420p takes
+ENCODER = {
+    'crf': str(CRF),
+    'preset': 'veryfast',
+    'g': '2',
+    'bf': '0',
+    'threads': '1',
+    # Looking ahead gains nothing with g=2, holds frames in memory, and made one encoding in a
+    # hundred of a tiny picture differ from the others.
+    'x264-params': 'mbtree=0:rc-lookahead=0',
+}
 BT601 = 6  # SMPTE 170M, as h264 counts matrices, primaries and transfer curves
 # swscale's bicubic with accurate rounding and chroma of full width: without the last three the
 # picture comes back 1.5 grey levels too dark. As a number, since older PyAV does not name them.
