@@ -24,6 +24,7 @@ MOST_MESSAGES = 20_000  # of a topic are looked at for ranges
 SIDE = 96  # [px] images are scaled to this height and width
 BINS = 129  # odd: one bin is exactly the middle
 _COMMAND = re.compile(r'cmd|command|target|action|trajectory|goal|leader|desired', re.I)
+_ARRAYS = (types.FLOAT64_ARRAY, types.FLOAT32_ARRAY)
 _STATE_TYPES = (types.JOINT_STATE,)
 _COMMAND_TYPES = (
     types.JOINT_TRAJECTORY,
@@ -90,7 +91,9 @@ def _numbers(
     for topic, entry in found['topics'].items():
         if not entry['decodes'] or topic not in index:
             continue
-        named = _COMMAND.search(topic) is not None
+        # Bare arrays carry no joint names: states rarely travel so, grippers' commands do.
+        bare = entry['type'] in _ARRAYS and 'gripper' in topic and 'state' not in topic
+        named = bare or _COMMAND.search(topic) is not None
         is_command = entry['type'] == types.JOINT_TRAJECTORY or (
             entry['type'] in _COMMAND_TYPES and named
         )
