@@ -60,7 +60,7 @@ class PolicyNode(LifecycleNode):
         self._listener: RobotListener | None = None
         self._commands: CommandPublisher | None = None
         self._inference: Inference | None = None
-        self._timers: list[Any] = []
+        self._slot_timers: list[Any] = []
         self._results: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._arrived: Counter[str] = Counter()
         self._sim_time = False
@@ -93,7 +93,7 @@ class PolicyNode(LifecycleNode):
         result = super().on_activate(state)
         self.active = True
         self._last_clock = None
-        for timer in self._timers:
+        for timer in self._slot_timers:
             timer.reset()
         for topic in self._commands.unheard():
             self.get_logger().warning(f'nobody listens to {topic}; is the controller running?')
@@ -177,10 +177,10 @@ class PolicyNode(LifecycleNode):
         slot_ns = None if self._sim_time else round(1e9 / command_rate_hz)
         self.loop = ControlLoop(contract, self._listener.sampler, self, slot_ns)
         slots = self.create_timer(1.0 / command_rate_hz, self._on_slot, clock=self._steady)
-        self._timers = [slots]
+        self._slot_timers = [slots]
         if self._sim_time:
-            self._timers.append(self.create_timer(SIM_POLL_S, self._on_slot))
-        for timer in self._timers:
+            self._slot_timers.append(self.create_timer(SIM_POLL_S, self._on_slot))
+        for timer in self._slot_timers:
             timer.cancel()
         self._guard.set_policy_id(policy.policy_id)
 
@@ -196,13 +196,13 @@ class PolicyNode(LifecycleNode):
         if self.loop is not None and self.loop.goal is not None:
             self.loop.fault(reason, self._now_ns())
             self._commands.flush()
-        for timer in self._timers:
+        for timer in self._slot_timers:
             timer.cancel()
 
     def _release(self) -> None:
-        for timer in self._timers:
+        for timer in self._slot_timers:
             self.destroy_timer(timer)
-        self._timers = []
+        self._slot_timers = []
         if self._inference is not None and not self._inference.close():
             self.get_logger().error('the policy is still deciding; its thread is left behind')
         for part in (self._commands, self._listener):
@@ -226,7 +226,7 @@ class PolicyNode(LifecycleNode):
 
     def _cancel(self) -> None:
         if self.loop is not None:
-            self.loop.cancel(self._now_ns())
+            self._guarded(lambda: self.loop.cancel(self._now_ns()))
 
     # What the loop causes
 
@@ -249,8 +249,11 @@ class PolicyNode(LifecycleNode):
 
     def ended(self, end: EpisodeEnd) -> None:
         """Tell everybody how the episode ended."""
-        level = self.get_logger().error if end.termination == 'fault' else self.get_logger().info
-        level(f'episode {end.goal.episode_id}: {end.termination}: {end.message}')
+        words = f'episode {end.goal.episode_id}: {end.termination}: {end.message}'
+        if end.termination == 'fault':
+            self.get_logger().error(words)
+        else:  # not one call: rclpy allows each place one severity only
+            self.get_logger().info(words)
         announce(
             'episode',
             episode_id=end.goal.episode_id,
@@ -290,7 +293,7 @@ class PolicyNode(LifecycleNode):
         now_ns, steady_ns = self._now_ns(), self._steady.now().nanoseconds
         late_ns = 0
         if not self._sim_time:  # schedule by the slot's own time: lateness must not shift the grid
-            timer = self._timers[0]
+            timer = self._slot_timers[0]
             late_ns = timer.timer_period_ns - timer.time_until_next_call()
         jump = self._clock_jump(now_ns, steady_ns)
         if jump:

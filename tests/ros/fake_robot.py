@@ -6,6 +6,7 @@ Run as a program by the tests. It follows the commands, so what it measures depe
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import random
 import sys
@@ -31,14 +32,13 @@ class FakeRobot(Node):
         self.target = np.zeros(3)
         self.frozen = False
         self.images = 0
-        self.eye = self.create_publisher(CompressedImage, '/eye/compressed', 10)
         self.joints = self.create_publisher(JointState, '/joint_states', 10)
         self.create_subscription(JointTrajectory, '/arm/joint_trajectory', self.on_arm, 10)
         self.create_subscription(Float64MultiArray, '/gripper/commands', self.on_gripper, 10)
         self.create_subscription(String, '/fake/do', self.on_do, 10)
-        if options.joint_type == 'JointState':
-            self.create_timer(0.02, self.publish_joints)
+        self.create_timer(0.02, self.publish_joints)
         if not options.blind:
+            self.eye = self.create_publisher(CompressedImage, '/eye/compressed', 10)
             self.create_timer(0.05, self.publish_image)
 
     def on_arm(self, message: JointTrajectory) -> None:
@@ -91,14 +91,11 @@ def main() -> None:
     parser.add_argument('--late', type=float, default=0.0)
     parser.add_argument('--blind', action='store_true', help='no camera')
     parser.add_argument('--joints', default='one,two,gripper')
-    parser.add_argument('--joint-type', default='JointState')
     rclpy.init()
     node = FakeRobot(parser.parse_args())
     print('QT ' + json.dumps({'event': 'ready'}), flush=True)
-    try:
+    with contextlib.suppress(KeyboardInterrupt, ExternalShutdownException):
         rclpy.spin(node)
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
 
 
 if __name__ == '__main__':

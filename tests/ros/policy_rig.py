@@ -1,4 +1,4 @@
-"""What the tests of the policy node share: a small contract, an untrained checkpoint, processes."""
+"""What the tests of the policy node share: a contract, an untrained checkpoint, processes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,9 @@ name: two_joints
 rate_hz: 10.0
 clock: header
 cameras:
-  eye: {topic: /eye/compressed, type: sensor_msgs/msg/CompressedImage, size: [24, 32], max_age_s: 0.3}
+  eye:
+    {topic: /eye/compressed, type: sensor_msgs/msg/CompressedImage, size: [24, 32],
+     max_age_s: 0.3}
 state:
   - {topic: /joint_states, type: sensor_msgs/msg/JointState, max_age_s: 0.3,
      fields: [position.one, position.two, position.gripper]}
@@ -71,10 +75,7 @@ def make_checkpoint(folder: Path, text: str = CONTRACT, seed: int = 0) -> Path:
         cameras={camera.name: camera.size for camera in contract.cameras},
         state_names=contract.state_names,
         action=ActionSpace.from_json(
-            [
-                {'name': d.name, 'low': d.low, 'high': d.high, 'bins': d.bins}
-                for d in contract.dims
-            ]
+            [{'name': d.name, 'low': d.low, 'high': d.high, 'bins': d.bins} for d in contract.dims]
         ),
     )
     config = load_config(None, MODEL)
@@ -167,3 +168,168 @@ def policy(run: Path, **parameters: Any) -> Process:
     given = {'checkpoint': str(run), 'autostart': True, 'start_timeout_s': 15.0, **parameters}
     arguments = [part for k, v in given.items() for part in ('-p', f'{k}:={json.dumps(v)}')]
     return Process('qt_ros.nodes.policy', '--ros-args', *arguments)
+
+
+def recorder(folder: Path, text: str = CONTRACT, **parameters: Any) -> Process:
+    """Start the recorder in a process of its own; bags go into `folder`/bags."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / 'contract.yaml'
+    path.write_text(text, encoding='utf-8')
+    given = {'contract': str(path), 'out': str(folder / 'bags'), **parameters}
+    arguments = [part for k, v in given.items() for part in ('-p', f'{k}:={json.dumps(v)}')]
+    return Process('qt_ros.nodes.recorder', '--ros-args', *arguments)
+
+
+@contextmanager
+def in_process(make: Callable[..., Any], run: Path, **parameters: Any) -> Iterator[Any]:
+    """Run a policy node in a thread of this process; it is active once the body runs."""
+    import rclpy
+    from rclpy.executors import SingleThreadedExecutor
+    from rclpy.lifecycle import TransitionCallbackReturn
+    from rclpy.parameter import Parameter
+
+    given = {'checkpoint': str(run), 'start_timeout_s': 10.0, **parameters}
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    node = make(
+        context=context,
+        parameter_overrides=[Parameter(name, value=value) for name, value in given.items()],
+    )
+    executor = SingleThreadedExecutor(context=context)
+    executor.add_node(node)
+    stop = threading.Event()
+
+    def spin() -> None:
+        while not stop.is_set():
+            executor.spin_once(timeout_sec=0.05)
+
+    thread = threading.Thread(target=spin)
+    try:
+        for transition in (node.trigger_configure, node.trigger_activate):
+            assert transition() == TransitionCallbackReturn.SUCCESS
+        thread.start()
+        yield node
+    finally:
+        stop.set()
+        if thread.is_alive():
+            thread.join()
+        executor.shutdown()
+        node.destroy_node()
+        rclpy.shutdown(context=context)
+
+
+class Client:
+    """A ROS client in the test's process: asks, waits, and keeps what comes on topics."""
+
+    def __init__(self) -> None:
+        import rclpy
+        from rclpy.executors import SingleThreadedExecutor
+
+        self._context = rclpy.Context()
+        rclpy.init(context=self._context)
+        self.node = rclpy.create_node('test_client', context=self._context)
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self.node)
+        self.feedback: list[Any] = []
+        self._actions: dict[str, Any] = {}
+
+    def until(self, condition: Any, timeout_s: float = 15.0, what: str = 'the condition') -> None:
+        """Spin until `condition()` holds; AssertionError if it never does."""
+        deadline_s = time.monotonic() + timeout_s
+        while not condition():
+            assert time.monotonic() < deadline_s, f'{what} did not come true in {timeout_s:g} s'
+            self._executor.spin_once(timeout_sec=0.02)
+
+    def spin(self, seconds: float) -> None:
+        """Spin for a while."""
+        end_s = time.monotonic() + seconds
+        self.until(lambda: time.monotonic() > end_s, seconds + 5.0)
+
+    def wait(self, future: Any, timeout_s: float = 20.0) -> Any:
+        self.until(future.done, timeout_s, 'an answer')
+        return future.result()
+
+    def call(self, kind: Any, name: str, request: Any) -> Any:
+        """Call a service once it is there."""
+        client = self.node.create_client(kind, name)
+        self.until(client.service_is_ready, what=f'service {name}')
+        return self.wait(client.call_async(request))
+
+    def keep(self, kind: Any, topic: str) -> list[Any]:
+        """Subscribe and return the list that messages are put into."""
+        found: list[Any] = []
+        self.node.create_subscription(kind, topic, found.append, 100)
+        return found
+
+    def connect(self, publisher: Any) -> None:
+        """Wait until somebody listens to a publisher."""
+        self.until(lambda: publisher.get_subscription_count() > 0, what='a subscriber')
+
+    def send_goal(self, **goal: Any) -> Any:
+        """Ask the policy to run; return the goal's handle."""
+        from q_transformer_ros.action import RunEpisode
+        from rclpy.action import ActionClient
+
+        client = self._actions.get('run')
+        if client is None:
+            client = ActionClient(self.node, RunEpisode, '/policy/run_episode')
+            self._actions['run'] = client
+        self.until(client.server_is_ready, what='the action server')
+        return self.wait(
+            client.send_goal_async(RunEpisode.Goal(**goal), feedback_callback=self.feedback.append)
+        )
+
+    def result(self, handle: Any, timeout_s: float = 30.0) -> Any:
+        """Wait for the result of a goal."""
+        return self.wait(handle.get_result_async(), timeout_s).result
+
+    def record(self, **goal: Any) -> tuple[Any, str]:
+        """Record one episode of the policy; return the result and the bag's path."""
+        from q_transformer_ros.srv import EndEpisode, StartEpisode
+
+        # A recorder that has only just found a topic may miss its first message.
+        for topic in ('/arm/joint_trajectory', '/gripper/commands', '/policy/step'):
+            self.until(
+                lambda topic=topic: any(
+                    info.node_name == 'recorder'
+                    for info in self.node.get_subscriptions_info_by_topic(topic)
+                ),
+                what=f'the recorder on {topic}',
+            )
+        self.spin(0.5)
+        start = StartEpisode.Request(instruction=goal['instruction'], source='policy')
+        started = self.call(StartEpisode, '/recorder/start_episode', start)
+        assert started.success, started.message
+        result = self.result(self.send_goal(episode_id=started.episode_id, **goal))
+        end = EndEpisode.Request(outcome=result.outcome)
+        ended = self.call(EndEpisode, '/recorder/end_episode', end)
+        assert ended.success, ended.message
+        return result, ended.uri
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        import rclpy
+
+        self._executor.shutdown()
+        self.node.destroy_node()
+        rclpy.shutdown(context=self._context)
+
+
+def converted(bag: str, text: str = CONTRACT) -> Any:
+    """Return the one episode of a bag as the converter builds it, and its images by camera."""
+    from qt_ros.bags.episodes import BagConversion
+    from qt_ros.bags.reader import BagReader
+    from qt_ros.contract import Contract
+
+    with BagReader(Path(bag)) as reader:
+        conversion = BagConversion(Contract.parse(text), reader)
+        images: dict[str, list[Any]] = {}
+
+        def keep(episode: Any) -> None:
+            images.update({name: list(frames()) for name, frames in episode.images.items()})
+
+        (segment,) = conversion.segments
+        (built,) = conversion.convert(segment, keep).built
+        return built, images

@@ -89,7 +89,8 @@ class ControlLoop:
         self._prepared = self._asked = False
         self._t0_ns = 0
         self._next_step = 0
-        self._pending: Decided | None = None
+        self._thinking: Tick | None = None  # what the policy is deciding on
+        self._pending: Decided | None = None  # what it decided and was not sent yet
         self._base: Targets | None = None  # what delta actions add to: the last target
         self._sent: Targets | None = None  # the last target that went out in this episode
         self._command_ns = 0
@@ -134,6 +135,7 @@ class ControlLoop:
         """Take over a decision; it goes out at the next slot, or at once where there is none."""
         if decided.tick.goal is not self.goal or not self.running:
             return
+        self._thinking = None
         if decided.error:
             self._report('refused', StepRecord(decided.tick, decided))
             self.fault(decided.error, now_ns)
@@ -224,7 +226,9 @@ class ControlLoop:
         if not all(sample.valid for sample in samples.values()):
             self._why = 'stale ' + '; '.join(self.stale(t_ns))
             self._report('stale', StepRecord(tick, None, age_ns=self._age_ns(tick, now_ns)))
-        elif not self._outputs.think(tick):
+        elif self._outputs.think(tick):
+            self._thinking = tick
+        else:
             self._why = 'the policy is still deciding on an earlier tick'
             self._report('busy', StepRecord(tick, None, age_ns=self._age_ns(tick, now_ns)))
 
@@ -306,9 +310,12 @@ class ControlLoop:
         """Send the fallback as the last command, then tell how the episode ended."""
         if self.goal is None:
             return
-        if self._pending is not None:
-            decided, self._pending = self._pending, None
+        tick, self._thinking = self._thinking, None
+        decided, self._pending = self._pending, None
+        if decided is not None:
             self._report('refused', StepRecord(decided.tick, decided))
+        elif tick is not None:
+            self._report('refused', StepRecord(tick, None))
         problem = self._fallback(now_ns)
         if problem:
             termination, message = 'fault', f'{message}; the fallback failed: {problem}'

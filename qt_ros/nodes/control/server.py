@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from rclpy.lifecycle import LifecycleNode
 from rclpy.task import Future
 
 from qt_ros.nodes.control.records import EpisodeEnd, Goal, StepRecord
+
+ANSWER_S = 0.3  # a result leaves some spins after its goal has ended
 
 
 @dataclass
@@ -44,6 +47,7 @@ class EpisodeServer:
         self._refusal, self._start, self._cancel = refusal, start, cancel
         self._rate_hz = rate_hz
         self._reserved = False
+        self._answer_by_s = 0.0
         self._run: _Run | None = None
         self._server = ActionServer(
             node,
@@ -56,8 +60,8 @@ class EpisodeServer:
 
     @property
     def busy(self) -> bool:
-        """True from the acceptance of a goal until its result is out."""
-        return self._reserved
+        """True from the acceptance of a goal until its client had time to fetch the result."""
+        return self._reserved or time.monotonic() < self._answer_by_s
 
     def ended(self, end: EpisodeEnd) -> None:
         """Hand the end of the episode to its client."""
@@ -117,6 +121,7 @@ class EpisodeServer:
         finally:
             self._run = None
             self._reserved = False
+            self._answer_by_s = time.monotonic() + ANSWER_S
 
     def _finish(self, handle: Any, end: EpisodeEnd) -> RunEpisode.Result:
         if end.termination == 'fault':

@@ -1,0 +1,397 @@
+"""The control loop as a state machine, on a clock of the test's own: no ROS, no threads."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from policy_rig import CONTRACT
+
+from qt_ros.bags.actions import Commands, columns_of, commanded_actions, targets_of
+from qt_ros.bags.ticks import Tick as BagTick
+from qt_ros.contract import Contract
+from qt_ros.errors import QtRosError
+from qt_ros.nodes.control.loop import ControlLoop
+from qt_ros.nodes.control.records import Decided, EpisodeEnd, Goal, StepRecord, Tick
+from qt_ros.nodes.control.timing import FATES, Distribution
+from qt_ros.observation import Observation, ObservationSampler
+
+MS = 1_000_000
+START_NS = 1_000_000_000_000
+TERMINATING = CONTRACT.replace('safety:', 'terminate: {bins: 2}\nsafety:')
+DRIVING = (
+    CONTRACT[: CONTRACT.index('action:')]
+    + """
+action:
+  - topic: /cmd_vel
+    type: geometry_msgs/msg/Twist
+    dims:
+      - {name: x, field: linear.x, mode: velocity, low: -1.0, high: 1.0, bins: 5}
+      - {name: y, field: linear.y, mode: velocity, low: -1.0, high: 1.0, bins: 5}
+      - {name: turn, field: angular.z, mode: velocity, low: -1.0, high: 1.0, bins: 5}
+episodes: {events: /episode/events}
+safety: {limits: {turn: {velocity: 0.5}}, watchdog_s: 0.3, fallback: zero}
+"""
+)
+
+
+@dataclass
+class Rig:
+    """Runs a loop through time: slots, arriving samples and decisions, in order of their time."""
+
+    text: str = CONTRACT
+    slot_ms: int | None = 20
+    delays_ms: list[float] = field(default_factory=lambda: [5.0])  # of the decisions, in turn
+    slot_jitter_ms: list[float] = field(default_factory=lambda: [0.0])
+    actions: list[list[float]] = field(default_factory=lambda: [[0.05, 0.1, 1.0]])
+    error_at: int = -1
+    unusable_at: int = -1
+    hang_at: int = -1
+    send_fails_at: int = -1
+    silent_ms: tuple[float, float] = (1e9, 1e9)  # from, to: no image arrives
+
+    def __post_init__(self) -> None:
+        self.contract = Contract.parse(self.text)
+        self.sampler = ObservationSampler(self.contract, keep_ns=2_000 * MS)
+        slot_ns = None if self.slot_ms is None else self.slot_ms * MS
+        self.loop = ControlLoop(self.contract, self.sampler, self, slot_ns)
+        self.now_ns = START_NS
+        self.sent: list[tuple[int, np.ndarray]] = []
+        self.records: list[StepRecord] = []
+        self.end: EpisodeEnd | None = None
+        self.observations: dict[int, Observation] = {}
+        self._queue: list = []
+        self._order = itertools.count()
+        self._thinking = False
+        self._asked = 0
+
+    # Outputs
+
+    def prepare(self, goal: Goal) -> bool:
+        self.at(self.now_ns + 3 * MS, lambda: self.loop.on_prepared(goal))
+        return True
+
+    def think(self, tick: Tick) -> bool:
+        if self._thinking:
+            return False
+        self._thinking = True
+        number, self._asked = self._asked, self._asked + 1
+        if number == self.hang_at:
+            return True
+        delay_ms = self.delays_ms[number % len(self.delays_ms)]
+        decided = self._decide(tick, number)
+
+        def done() -> None:
+            self._thinking = False
+            self.loop.on_decided(decided, self.now_ns)
+
+        self.at(self.now_ns + round(delay_ms * MS), done)
+        return True
+
+    def send(self, targets: np.ndarray, stamp_ns: int) -> np.ndarray:
+        if len(self.sent) == self.send_fails_at:
+            raise ValueError('no such joint')
+        assert np.isfinite(targets).all()
+        self.sent.append((stamp_ns, targets.copy()))
+        return targets
+
+    def report(self, record: StepRecord) -> None:
+        self.records.append(record)
+
+    def ended(self, end: EpisodeEnd) -> None:
+        assert self.end is None, 'an episode ends once'
+        self.end = end
+
+    # Time
+
+    def at(self, time_ns: int, action) -> None:
+        heapq.heappush(self._queue, (time_ns, next(self._order), action))
+
+    def run(self, goal: Goal, seconds: float = 5.0) -> Rig:
+        """Play samples and slots until the time is up."""
+        slot_ms = self.slot_ms or 5
+        for i in range(round(seconds * 1e3 / slot_ms)):
+            due_ns = START_NS + i * slot_ms * MS
+            late_ns = round(self.slot_jitter_ms[i % len(self.slot_jitter_ms)] * MS)
+            self.at(due_ns + late_ns, lambda due_ns=due_ns: self.loop.on_time(due_ns, self.now_ns))
+        for i in range(round(seconds * 1e3 / 10)):
+            stamp_ns = START_NS + i * 10 * MS
+            low, high = (START_NS + round(ms * MS) for ms in self.silent_ms)
+            if not low <= stamp_ns < high:
+                self.at(stamp_ns, lambda s=stamp_ns: self.sampler.add('/eye/compressed', s, s))
+            self.at(stamp_ns, lambda s=stamp_ns: self.sampler.add('/joint_states', s, s))
+        self.loop.start(goal)
+        while self._queue:
+            time_ns, _, action = heapq.heappop(self._queue)
+            self.now_ns = max(self.now_ns, time_ns)
+            action()
+        return self
+
+    def _decide(self, tick: Tick, number: int) -> Decided:
+        if number == self.error_at:
+            return Decided(tick, 0.001, error='deciding failed: a tensor of the wrong shape')
+        stamps = {name: sample.stamp_ns for name, sample in tick.samples.items()}
+        state = np.array([0.01, -0.02, 0.5], np.float32)
+        seen = Observation(tick.t_ns, {}, state, stamps, dict.fromkeys(stamps, True))
+        if number == self.unusable_at:
+            return Decided(tick, 0.001, unusable='joints: a NaN', observation=seen)
+        self.observations[tick.step] = seen
+        action = np.array(self.actions[number % len(self.actions)], dtype=np.float64)
+        return Decided(tick, 0.001, observation=seen, action=action)
+
+
+def goal(steps: int = 10, dry_run: bool = False) -> Goal:
+    return Goal('do it', steps, dry_run, 'e1')
+
+
+def check_commands(rig: Rig) -> None:
+    """What must hold however an episode went."""
+    sent = [r for r in rig.records if r.sent is not None]
+    for record in sent:
+        step_end_ns = rig.contract.tick_ns(record.tick.t_ns, 1)
+        # Rounding of t_k and t_k+1 may differ by one nanosecond.
+        assert record.tick.t_ns < record.command_ns <= step_end_ns + 1
+    stamps = [stamp for stamp, _ in rig.sent]
+    assert stamps == sorted(set(stamps))
+    fates = rig.loop.episode.fates
+    assert fates['sent'] == len(sent)
+    assert sum(fates.values()) == rig.loop.episode.ticks
+    assert set(fates) <= set(FATES)
+    one, two = (rig.contract.safety.limits[name] for name in ('one', 'two'))
+    previous = None
+    for _, targets in rig.sent[: len(sent)]:
+        assert one.position[0] <= targets[0] <= one.position[1]
+        assert two.position[0] <= targets[1] <= two.position[1]
+        if previous is not None:
+            assert abs(targets[1] - previous[1]) <= two.velocity / rig.contract.rate_hz + 1e-9
+        previous = targets
+
+
+def test_an_episode_runs_its_time_and_ends_in_the_fallback():
+    rig = Rig().run(goal(10))
+    assert rig.end.termination == 'time_limit'
+    assert rig.end.outcome == 'timeout'
+    assert rig.end.steps == 10
+    assert [r.tick.step for r in rig.records] == list(range(10))
+    assert len(rig.sent) == 11
+    np.testing.assert_array_equal(rig.sent[-1][1], rig.sent[-2][1])  # hold
+    assert rig.sent[-1][0] > rig.contract.tick_ns(rig.records[0].tick.t_ns, 10)
+    check_commands(rig)
+
+
+def test_a_decision_goes_out_at_the_next_slot_and_the_period_is_regular():
+    rig = Rig(delays_ms=[3.0, 17.0, 9.0]).run(goal(10))
+    offsets = {r.command_ns - r.tick.t_ns for r in rig.records}
+    assert offsets == {20 * MS}
+    assert {r.period_ns for r in rig.records[1:]} == {100 * MS}
+
+
+def test_without_a_slot_before_the_next_tick_a_decision_goes_out_at_once():
+    rig = Rig(delays_ms=[93.0]).run(goal(10))
+    assert {r.command_ns - r.tick.t_ns for r in rig.records} == {93 * MS}
+    rig = Rig(slot_ms=100, delays_ms=[40.0]).run(goal(10))
+    assert {r.command_ns - r.tick.t_ns for r in rig.records} == {40 * MS}
+    assert rig.end.late == 0
+
+
+def test_late_decisions_are_discarded_and_counted():
+    rig = Rig(delays_ms=[10.0, 10.0, 110.0]).run(goal(12))
+    fates = rig.loop.episode.fates
+    assert fates['late'] == rig.end.late > 0
+    assert fates['busy'] > 0  # the tick after a slow one found nobody free
+    late = [r for r in rig.records if r.late]
+    assert all(r.sent is None and not r.command_ns for r in late)
+    assert rig.end.termination == 'time_limit'
+    check_commands(rig)
+
+
+def test_a_stale_camera_stops_decisions_then_the_watchdog_ends_the_episode():
+    rig = Rig(silent_ms=(600, 1e9)).run(goal(40))
+    assert rig.end.termination == 'fault'
+    assert rig.end.outcome == 'aborted'
+    assert 'stale eye: newest sample of /eye/compressed is' in rig.end.message
+    np.testing.assert_array_equal(rig.sent[-1][1], rig.sent[-2][1])
+    last_command_ns, fallback_ns = rig.sent[-2][0], rig.sent[-1][0]
+    assert 300 * MS < fallback_ns - last_command_ns <= 321 * MS
+    stale = [r for r in rig.records if r.decided is None]
+    assert stale
+    assert not any(s.valid for r in stale for n, s in r.tick.samples.items() if n == 'eye')
+    check_commands(rig)
+
+
+def test_a_short_silence_is_survived():
+    rig = Rig(silent_ms=(600, 1050)).run(goal(20))
+    assert rig.end.termination == 'time_limit'
+    assert rig.loop.episode.fates['stale'] > 0
+    check_commands(rig)
+
+
+@pytest.mark.parametrize(
+    ('spoil', 'message'),
+    [
+        ({'error_at': 3}, 'a tensor of the wrong shape'),
+        ({'hang_at': 3}, 'still deciding'),
+        ({'send_fails_at': 3}, 'no such joint'),
+        ({'delays_ms': [5.0, 5.0, 150.0, 150.0, 150.0, 150.0]}, 'no command for 0.3 s'),
+    ],
+)
+def test_whatever_goes_wrong_the_last_command_is_the_fallback(spoil, message):
+    rig = Rig(**spoil).run(goal(30))
+    assert rig.end.termination == 'fault'
+    assert message in rig.end.message
+    np.testing.assert_array_equal(rig.sent[-1][1], rig.sent[-2][1])
+    assert rig.loop.goal is None
+    check_commands(rig)
+
+
+def test_a_fallback_that_cannot_be_sent_is_told():
+    rig = Rig(error_at=3, send_fails_at=3).run(goal(30))
+    assert 'wrong shape' in rig.end.message
+    assert 'the fallback failed: ValueError: no such joint' in rig.end.message
+
+
+def test_unusable_numbers_hold_a_tick_up():
+    rig = Rig(unusable_at=2).run(goal(8))
+    assert rig.loop.episode.fates['stale'] == 1
+    assert rig.end.steps == 7
+    assert rig.end.termination == 'time_limit'
+
+
+def test_a_nan_action_repeats_the_last_target():
+    rig = Rig(actions=[[0.05, 0.1, 1.0], [np.nan, 0.2, 1.0]]).run(goal(4))
+    assert rig.records[1].reasons[0] == 'nonfinite'
+    assert rig.sent[1][1][0] == rig.sent[0][1][0]
+    assert rig.end.termination == 'time_limit'
+
+
+def test_zero_as_a_fallback():
+    rig = Rig(text=DRIVING).run(goal(5))
+    np.testing.assert_array_equal(rig.sent[0][1], [0.05, 0.1, 0.5])
+    assert rig.records[0].reasons == ('', '', 'velocity')
+    np.testing.assert_array_equal(rig.sent[-1][1], np.zeros(3))
+
+
+def test_nothing_sent_means_no_fallback():
+    rig = Rig(error_at=0).run(goal(5))
+    assert rig.end.termination == 'fault'
+    assert rig.sent == []
+
+
+def test_cancel_ends_with_the_fallback():
+    rig = Rig()
+    rig.at(START_NS + 555 * MS, lambda: rig.loop.cancel(rig.now_ns))
+    rig.run(goal(50))
+    assert (rig.end.termination, rig.end.outcome) == ('canceled', 'unknown')
+    assert rig.sent[-1][0] == START_NS + 555 * MS
+    check_commands(rig)
+
+
+def test_terminate_is_sent_and_then_ends_the_episode():
+    rig = Rig(text=TERMINATING, actions=[[0, 0.1, 1, 0], [0, 0.1, 1, 0], [0, 0.1, 1, 1]])
+    rig.run(goal(50))
+    assert rig.end.termination == 'terminate_action'
+    assert rig.end.steps == 3
+    assert rig.records[-1].sent.tolist()[-1] == 1.0
+    assert len(rig.records[-1].reasons) == 4
+    check_commands(rig)
+
+
+def test_a_dry_run_decides_and_sends_nothing():
+    rig = Rig().run(goal(5, dry_run=True))
+    assert rig.sent == []
+    assert rig.end.steps == 5
+    assert all(r.sent is None and not r.command_ns for r in rig.records)
+    assert rig.end.termination == 'time_limit'
+
+
+def test_an_episode_waits_for_every_stream():
+    rig = Rig(silent_ms=(0, 700)).run(goal(5))
+    assert rig.records[0].tick.t_ns >= START_NS + 700 * MS
+    assert rig.end.termination == 'time_limit'
+
+
+def test_waiting_says_what_for():
+    rig = Rig()
+    rig.loop.start(goal())
+    assert 'eye: nothing received from /eye/compressed' in rig.loop.waiting_for(START_NS)
+    rig.sampler.add('/eye/compressed', START_NS, 0)
+    rig.sampler.add('/joint_states', START_NS, 0)
+    old = rig.loop.stale(START_NS + 1000 * MS)
+    assert 'eye: newest sample of /eye/compressed is 1.00 s old, max_age_s is 0.3' in old
+
+
+def test_one_episode_at_a_time():
+    rig = Rig()
+    rig.loop.start(goal())
+    with pytest.raises(QtRosError, match='an episode is running'):
+        rig.loop.start(goal())
+
+
+def test_a_decision_of_an_earlier_episode_is_ignored():
+    rig = Rig(delays_ms=[500.0])
+    rig.at(START_NS + 150 * MS, lambda: rig.loop.cancel(rig.now_ns))
+    rig.run(goal(50))
+    assert rig.end.termination == 'canceled'
+    assert rig.sent == []
+
+
+delays = st.lists(st.one_of(st.floats(0.1, 40), st.floats(60, 130)), min_size=1, max_size=12)
+jitters = st.lists(st.one_of(st.just(0.0), st.floats(0, 30)), min_size=1, max_size=12)
+numbers = st.floats(-0.3, 0.3)
+actions = st.lists(
+    st.tuples(numbers, numbers, st.sampled_from([0.0, 1.0])).map(list), min_size=1, max_size=8
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(delays, jitters, actions, st.sampled_from([20, 50, 100, None]), st.floats(200, 3000))
+def test_round_trip_and_limits_hold_however_time_goes(
+    delays_ms, slot_jitter_ms, acts, slot_ms, silent_from_ms
+):
+    """What a converter reads from the commands is what PolicyStep says was sent."""
+    rig = Rig(
+        slot_ms=slot_ms,
+        delays_ms=delays_ms,
+        slot_jitter_ms=slot_jitter_ms,
+        actions=acts,
+        silent_ms=(silent_from_ms, silent_from_ms + 250),
+    )
+    rig.run(goal(25))
+    check_commands(rig)
+    fates = Counter(rig.loop.episode.fates)
+    if rig.end.termination == 'time_limit':
+        assert sum(fates.values()) == 25
+    if not rig.records or 0 not in rig.observations:
+        return
+    contract = rig.contract
+    t0_ns = rig.records[0].tick.t_ns - contract.tick_ns(0, rig.records[0].tick.step)
+    last = rig.records[-1].tick.step
+    ticks = [
+        BagTick(k, contract.tick_ns(t0_ns, k), contract.tick_ns(t0_ns, k + 1), {})
+        for k in range(last + 1)
+    ]
+    stamps = np.array([stamp for stamp, _ in rig.sent], dtype=np.int64)
+    values = np.array([targets for _, targets in rig.sent]).reshape(-1, 3)
+    commands = [
+        Commands(stamps, np.arange(len(stamps)), values[:, columns], columns)
+        for _, columns in columns_of(contract)
+    ]
+    found = targets_of(contract, ticks, commands, rig.observations[0], START_NS)
+    recorded = commanded_actions(contract, found.targets)
+    for record in rig.records:
+        if record.sent is not None:
+            np.testing.assert_array_equal(recorded[record.tick.step], record.sent)
+
+
+def test_distribution_keeps_the_newest():
+    values = Distribution(keep=3)
+    assert values.summary() == {}
+    for value in (9.0, 1.0, 2.0, 3.0):
+        values.add(value)
+    assert values.summary() == {'mean': 2.0, 'std': 0.816497, 'p50': 2.0, 'p99': 2.98, 'max': 3.0}

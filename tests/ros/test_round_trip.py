@@ -1,0 +1,52 @@
+"""Actions converted from a recording of the policy equal the actions that the policy sent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import policy_rig
+import pytest
+
+pytest.importorskip('rclpy', reason='ROS 2 is not installed')
+pytest.importorskip('q_transformer_ros', reason='the interfaces are not built')
+
+pytestmark = pytest.mark.ros
+
+
+def test_actions_come_back_from_the_recording_as_they_were_sent(ros_domain: int, tmp_path: Path):
+    from q_transformer_ros.msg import PolicyStep
+
+    run = policy_rig.make_checkpoint(tmp_path / 'run')
+    with (
+        policy_rig.robot('--jitter-s', '0.03', '--drops', '0.1') as robot,
+        policy_rig.recorder(tmp_path) as recorder,
+        policy_rig.policy(run) as policy,
+        policy_rig.Client() as client,
+    ):
+        robot.event('ready')
+        recorder.event('ready')
+        policy.event('ready')
+        steps = client.keep(PolicyStep, '/policy/step')
+        result, bag = client.record(instruction='do it', max_duration_s=5.0)
+        client.until(lambda: len(steps) >= result.steps, what='every step')
+    built, _ = policy_rig.converted(bag)
+    rows = {tick.number: row for row, tick in enumerate(built.ticks)}
+    sent = [step for step in steps if len(step.sent)]
+    assert len(sent) == result.steps > 40
+    assert any(any(step.limited) for step in sent)
+    for step in sent:
+        row = rows[step.step]
+        assert list(step.dims) == ['one', 'two', 'gripper']
+        np.testing.assert_array_equal(
+            built.episode.action[row], np.array(step.sent, np.float32), f'tick {step.step}'
+        )
+        np.testing.assert_array_equal(
+            built.episode.requested[row], np.array(step.requested, np.float32)
+        )
+        for name, was_limited, asked, got in zip(
+            step.dims, step.limited, step.requested, step.sent, strict=True
+        ):
+            # A delta goes through the absolute target and back: that may cost the last digits.
+            assert was_limited or abs(got - asked) < 1e-12, f'tick {step.step}, {name}'
+    assert built.episode.source == 'policy'
