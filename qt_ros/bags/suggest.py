@@ -260,7 +260,8 @@ def _range(values: NDArray[np.float64], mode: str) -> tuple[float, float, str]:
         return -0.1, 0.1, '  # guess: one message tells no range'
     low, high = (float(each) for each in np.percentile(values, (1, 99)))
     note = f'  # measured {low:.3g} to {high:.3g}'
-    if high - low < 1e-4:
+    moved = high - low if mode == 'absolute' else max(abs(low), abs(high))
+    if moved < 1e-4:
         middle = 0.0 if mode != 'absolute' else float(f'{low:.4g}')
         return middle - 0.01, middle + 0.01, f'{note}: it hardly moved, leave it out?'
     if mode == 'absolute':
