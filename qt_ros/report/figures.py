@@ -43,6 +43,7 @@ STYLE: dict[str, Any] = {
 }
 
 Metrics = Mapping[str, NDArray[np.float64]]  # columns of metrics.csv
+Bar = tuple[str, float, 'tuple[float, float] | None', str]  # name, rate, interval, colour
 
 
 def panels(count: int, width: float = 10.2, height: float = 3.0) -> tuple[Figure, list[Any]]:
@@ -77,7 +78,7 @@ def learning_curves(runs: Sequence[tuple[str, Metrics]]) -> bytes | None:
     if not runs:
         return None
     figure, (left, right) = panels(2)
-    losses = [name for name in runs[0][1] if 'loss' in name]
+    losses = [name for name in ('loss', 'td', 'conservative') if name in runs[0][1]]
     offset = 0.0
     for index, (name, columns) in enumerate(runs):
         steps = columns['step'] - (columns['step'][0] if index else 0.0) + offset
@@ -102,12 +103,12 @@ def learning_curves(runs: Sequence[tuple[str, Metrics]]) -> bytes | None:
                     xytext=(-3, -2),
                     textcoords='offset points',
                 )
-    left.set_title('Loss')
+    left.set_title('Loss', loc='left')
     left.set_yscale('log')
-    right.set_title('Mean Q of the recorded actions')
+    right.set_title('Mean Q of the recorded actions', loc='left')
     for axes in (left, right):
         axes.set_xlabel('training step')
-        axes.legend(loc='best', fontsize=8.5)
+        axes.legend(loc='best', fontsize=8.5, frameon=False)
     return svg(figure)
 
 
@@ -123,18 +124,20 @@ def _curve(
 
 
 LABELS = {
+    'td': 'temporal difference',
     'q_success': 'steps of successes',
     'q_failure': 'steps of failures',
     'gap': 'gap: recorded minus other bins',
 }
 
 
-def success_rates(bars: Sequence[tuple[str, float, tuple[float, float], str]]) -> bytes | None:
-    """Draw success rates with their 95% intervals: (name, rate, (low, high), colour) from top."""
+def success_rates(bars: Sequence[Bar]) -> bytes | None:
+    """Draw success rates, from top to bottom, with their 95% intervals where they are given."""
     if not bars:
         return None
     figure, (axes,) = panels(1, height=0.5 + 0.42 * len(bars))
-    for row, (_, rate, (low, high), colour) in enumerate(bars):
+    for row, (_, rate, interval, colour) in enumerate(bars):
+        low, high = interval or (rate, rate)
         axes.barh(row, 100 * rate, height=0.58, color=colour, alpha=0.85)
         axes.plot([100 * low, 100 * high], [row, row], color=INK, lw=1.4, solid_capstyle='butt')
         axes.annotate(
@@ -200,7 +203,7 @@ def histograms(
         room = max(0.04 * (spread[1] - spread[0]), 1e-3 * abs(spread[1]), 1e-9)
         place.hist(data, bins=40, range=(spread[0] - room, spread[1] + room), color=colour)
         place.set_yscale('log', nonpositive='clip')
-        place.set_title(title)
+        place.set_title(title, loc='left')
         place.set_xlabel(unit)
         if wanted is not None:
             place.axvline(wanted, color=INK, lw=1.0, ls='--')
@@ -225,4 +228,28 @@ def q_along_episode(
     axes.set_xlabel('time [s]')
     axes.set_ylabel('Q of the chosen bin')
     figure.legend(loc='outside right center', fontsize=8.5, frameon=False)
+    return svg(figure)
+
+
+def action_histograms(
+    actions: NDArray[np.float32], dims: Sequence[tuple[str, float, float]]
+) -> bytes | None:
+    """Draw the distribution of each action dimension (N, A) over its range: (name, low, high)."""
+    if not len(actions):
+        return None
+    columns = min(4, len(dims))
+    rows = -(-len(dims) // columns)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(10.2, 1.9 * rows))
+        axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for index, place in enumerate(axes):
+        if index >= len(dims):
+            place.set_visible(False)
+            continue
+        name, low, high = dims[index]
+        room = 0.04 * (high - low)
+        inside = np.clip(actions[:, index], low - room / 2, high + room / 2)
+        place.hist(inside, bins=41, range=(low - room, high + room), color=BLUE)
+        place.set_yscale('log', nonpositive='clip')
+        place.set_title(name, loc='left')
     return svg(figure)
