@@ -56,6 +56,12 @@ class SimLogClock:
                 del self._source_ns[:KEPT], self._sim_ns[:KEPT]
             self._changed.notify_all()
 
+    @property
+    def newest_ns(self) -> int:
+        """Return the newest simulated time (ns), 0 while there is none."""
+        with self._changed:
+            return self._sim_ns[-1] if self._sim_ns else 0
+
     def log_ns(self, arrival: Arrival, final: bool) -> int:
         """Return the log time of a message (ns); 0 while no /clock has come at all.
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+IDLE_SLACK_NS = 20_000_000
 PATIENCE_NS = 5_000_000_000  # wall time after which a silent driver counts as gone
 
 
@@ -23,10 +24,12 @@ class WallPace:
     wall_ns: a clock that never runs backwards (ns).
     """
 
-    SLACK_NS = 200_000_000  # behind by more than this, the lost time is given up
+    SLACK_NS = 200_000_000
 
-    def __init__(self, wall_ns: Callable[[], int], time_ns: int) -> None:
+    def __init__(self, wall_ns: Callable[[], int], time_ns: int, slack_ns: int = SLACK_NS) -> None:
+        """slack_ns: behind by more than this, the lost time is given up."""
         self._wall_ns = wall_ns
+        self._slack_ns = slack_ns
         self.given_up_ns = 0
         self.restart(time_ns)
 
@@ -37,11 +40,11 @@ class WallPace:
     def until_ns(self, time_ns: int) -> int:
         """Return how far a simulator that stands at `time_ns` may run."""
         now_ns = self._wall_ns() + self._offset_ns
-        behind_ns = now_ns - time_ns
-        if behind_ns > self.SLACK_NS:
-            self._offset_ns -= behind_ns
-            self.given_up_ns += behind_ns
-            return time_ns
+        lost_ns = now_ns - time_ns - self._slack_ns
+        if lost_ns > 0:
+            self._offset_ns -= lost_ns
+            self.given_up_ns += lost_ns
+            now_ns -= lost_ns
         return now_ns
 
 
@@ -61,7 +64,8 @@ class Lockstep:
     ) -> None:
         """captured_at(time_ns): whether sensors are captured at that time."""
         self._wall_ns = wall_ns
-        self._idle = WallPace(wall_ns, time_ns)
+        # Little slack: no leap may carry time past the first tick of an episode that just began.
+        self._idle = WallPace(wall_ns, time_ns, IDLE_SLACK_NS)
         self._period_ns = period_ns
         self._step_ns = step_ns
         self._captured_at = captured_at

@@ -142,6 +142,13 @@ class Recorder(Node):
         if topic in self._observed:
             self._newest[topic] = (data, arrival)
 
+    def _now_ns(self) -> int:
+        """Return the time (ns), also while callbacks, and so the node's clock, are held up."""
+        if isinstance(self._log_clock, SimLogClock):
+            self._topics.drain()
+            return self._log_clock.newest_ns
+        return now_ns(self)
+
     def _poll(self) -> None:
         self._topics.refresh()
         if self._running is not None and self._running.bag.error:
@@ -179,7 +186,7 @@ class Recorder(Node):
             source=request.source,
             policy_id=request.policy_id,
         )
-        event.header.stamp = to_stamp(now_ns(self))
+        event.header.stamp = to_stamp(self._now_ns())
         now_s = time.monotonic()
         for topic, (data, arrival) in self._newest.items():
             if now_s - arrival.monotonic_s <= HEAD_S or self._topics.latched(topic):
@@ -197,7 +204,7 @@ class Recorder(Node):
             problems.append(f'episode {running} is still being recorded; end it first')
         if request.source not in SOURCES:
             problems.append(f"source '{request.source}'; allowed: {', '.join(SOURCES)}")
-        if now_ns(self) == 0:
+        if self._now_ns() == 0:
             problems.append('use_sim_time is set but /clock says nothing; start the simulator')
         free_mb = shutil.disk_usage(self.out).free // 10**6
         if free_mb < self._min_free_mb:
@@ -238,7 +245,7 @@ class Recorder(Node):
             policy_id=start.policy_id,
             note=note,
         )
-        stop.header.stamp = to_stamp(now_ns(self))
+        stop.header.stamp = to_stamp(self._now_ns())
         self._mark(stop)
         while not error and self._topics.drain():
             time.sleep(QUIET_S)

@@ -98,7 +98,7 @@ def test_plans() -> None:
 
 def test_a_node_that_fails_shows_the_end_of_its_log(tmp_path: Path) -> None:
     node = NodeProcess('nonsense', log=tmp_path / 'logs' / 'nonsense.log')
-    with pytest.raises(QtRosError, match='No module named .*nonsense'):
+    with pytest.raises(QtRosError, match='No module named'):
         node.wait_for('ready', 30.0)
     assert node.stop() == 1
 
