@@ -10,6 +10,9 @@ from qt_ros.bags.ticks import Step
 from qt_ros.bags.types import deserialize
 from qt_ros.errors import BagError
 
+DECLARED = ('step', 'tick', 'streams', 'stream_stamps', 'stream_valid')
+TEXTS = ('episode_id', 'instruction', 'outcome', 'source', 'policy_id')
+
 
 def read_events(sources: BagSources, problems: list[str]) -> list[tuple[int, Event]]:
     """Return (ordinal, event) of the bag in recorded order; damaged ones are reported."""
@@ -26,16 +29,12 @@ def read_events(sources: BagSources, problems: list[str]) -> list[tuple[int, Eve
     )
     events = []
     for ordinal, message in _messages(sources, topic, problems):
-        event = Event(
-            stamps[ordinal],
-            int(message.kind),
-            message.episode_id,
-            message.instruction,
-            message.outcome,
-            message.source,
-            message.policy_id,
-        )
-        events.append((ordinal, event))
+        # Recordings from before a field was added do not have it.
+        texts = [str(getattr(message, name, '')) for name in TEXTS]
+        if hasattr(message, 'kind'):
+            events.append((ordinal, Event(stamps[ordinal], int(message.kind), *texts)))
+        else:
+            problems.append(f'{topic}: an event without kind was ignored')
     return events
 
 
@@ -48,24 +47,27 @@ def read_steps(sources: BagSources, problems: list[str]) -> list[tuple[str, int,
             if step is None:
                 problems.append(f'{topic}: a PolicyStep without tick or stamps was ignored')
             else:
-                found.append((message.episode_id, ordinal, step))
+                found.append((str(getattr(message, 'episode_id', '')), ordinal, step))
     return found
 
 
 def _step(message: Any) -> Step | None:
+    """Return what a PolicyStep declares, None if it lacks the tick or the samples."""
+    if not all(hasattr(message, name) for name in DECLARED):
+        return None
     tick_ns = _time_ns(message.tick)
     names = list(message.streams)
     if tick_ns <= 0 or not len(names) == len(message.stream_stamps) == len(message.stream_valid):
         return None
-    requested = message.requested.tolist()
-    dims = list(message.dims)
+    dims = list(getattr(message, 'dims', ()))
+    requested = [float(value) for value in getattr(message, 'requested', ())]
     return Step(
         number=int(message.step),
         tick_ns=tick_ns,
         stamps_ns=dict(zip(names, map(_time_ns, message.stream_stamps), strict=True)),
         valid=dict(zip(names, map(bool, message.stream_valid), strict=True)),
         requested=dict(zip(dims, requested, strict=True)) if len(dims) == len(requested) else {},
-        late=bool(message.late),
+        late=bool(getattr(message, 'late', False)),
     )
 
 

@@ -55,14 +55,13 @@ def index_bag(bag: BagReader, topics: Iterable[str] | None = None) -> dict[str, 
     `topics` None indexes every topic. Names match with or without leading '/'.
     """
     columns: dict[str, tuple[array, array, array]] = {}
-    peek = {
-        name: peeker(info.encoding if begins_with_header(info) else '')
-        for name, info in bag.topics.items()
-    }
+    peek = {}
     for topic, log_ns, data, ordinal in bag.messages(topics):
         column = columns.get(topic)
         if column is None:
             column = columns[topic] = (array('q'), array('q'), array('q'))
+            info = bag.topics[topic]
+            peek[topic] = peeker(info.encoding if begins_with_header(info) else '')
         stamp = peek[topic](data)
         column[0].append(log_ns)
         column[1].append(NO_STAMP if stamp is None else stamp)

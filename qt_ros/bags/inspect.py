@@ -128,7 +128,7 @@ def _topic(
     if index is None:
         return entry
     stamps = index.stamps_ns('header')
-    spans_ns = [int(times.max() - times.min()) for times in (index.log_ns, stamps)]
+    spans_ns = [int(times.max()) - int(times.min()) for times in (index.log_ns, stamps)]
     span_ns = spans_ns[0] or spans_ns[1]
     if len(index) > 1 and span_ns > 0:
         entry['rate_hz'] = round((len(index) - 1) / span_ns * 1e9, 3)

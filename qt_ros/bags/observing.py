@@ -136,7 +136,9 @@ def _try(contract: Contract, stream: str, message: Any) -> None:
     for state in contract.state:
         if state.stream == stream:
             values = decode_state(message, state.type, state.fields, state.by_index)
-            if not np.isfinite(values.astype(np.float32)).all():
+            with np.errstate(over='ignore'):
+                finite = np.isfinite(values.astype(np.float32)).all()
+            if not finite:
                 raise BagError(NOT_FINITE)
 
 

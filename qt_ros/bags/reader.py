@@ -21,6 +21,8 @@ _MAGICS: tuple[tuple[bytes, type], ...] = (
     (sqlite_storage.MAGIC, sqlite_storage.SqliteStorage),
     (ros1_storage.MAGIC, ros1_storage.Ros1Storage),
 )
+# Times beyond this (year 2116) come from damaged files; arithmetic on them would overflow.
+MAX_NS = 1 << 62
 _SUFFIXES = {'.mcap': mcap_storage.McapStorage, '.db3': sqlite_storage.SqliteStorage}
 
 
@@ -46,6 +48,7 @@ class BagReader:
         self.topics: dict[str, TopicInfo] = {}
         self.metadata: dict[str, str] = {}
         self.storages: list[Storage] = []
+        self._declared: dict[str, str] = {}  # {topic: encoding} as metadata.yaml says
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
 
     def __enter__(self) -> BagReader:
@@ -92,7 +95,10 @@ class BagReader:
         for number, storage in enumerate(self.storages):
             base = number * ORDINALS_PER_FILE
             for record in storage.scan(wanted):
+                if record.topic not in self.topics:  # missing in a damaged summary
+                    self._merge_topics()
                 yield self._plain(record, base)
+        self._merge_topics()  # now counted, not only stated
         self._gather_problems()
 
     def fetch(self, ordinals: Iterable[int]) -> Iterator[Record]:
@@ -121,7 +127,8 @@ class BagReader:
             except compression.DamagedError as exc:
                 self._problem(f'{record.topic}: a compressed message is damaged ({exc})')
                 data = b''
-        return Record(record.topic, record.log_ns, data, record.ordinal + base)
+        log_ns = min(max(record.log_ns, -MAX_NS), MAX_NS)
+        return Record(record.topic, log_ns, data, record.ordinal + base)
 
     def _problem(self, text: str) -> None:
         if text not in self.problems:
@@ -146,7 +153,8 @@ class BagReader:
         for text in failures:
             self._problem(text)
             self.partial = True
-        self._merge_topics(bag.encodings)
+        self._declared.update(bag.encodings)
+        self._merge_topics()
         self._gather_problems()
 
     def _open_storage(self, path: Path) -> Storage:
@@ -173,12 +181,12 @@ class BagReader:
             self.partial = True
         return target
 
-    def _merge_topics(self, declared: dict[str, str]) -> None:
+    def _merge_topics(self) -> None:
         """Add up the files; metadata.yaml is believed about the encoding only."""
         self.topics = {}
         for storage in self.storages:
             for name, info in storage.topics().items():
-                encoding = declared.get(name, info.encoding) or info.encoding
+                encoding = self._declared.get(name, info.encoding) or info.encoding
                 self.topics[name] = merge_topic(
                     self.topics.get(name), replace(info, encoding=encoding)
                 )

@@ -19,10 +19,12 @@ from rosbags.typesys.store import Typestore
 
 from qt_ros.bags.records import CDR, ENCODINGS, ROS1, TopicInfo
 from qt_ros.errors import BagError
+from qt_ros.message_types import CAMERA_TYPES, STATE_TYPES
 from qt_ros.resources import resource
 
 HEADER = 'std_msgs/msg/Header'
 OUR_PACKAGE = 'q_transformer_ros'
+NO_FIELD = 'structure_needs_at_least_one_member'  # how an empty message is written
 MAX_TAIL = 32  # bytes behind the end of a message that are put up with
 
 Decode = Callable[[bytes], Any]
@@ -158,7 +160,7 @@ def _store_for(kind: str, definition: str, form: str) -> Typestore | None:
         _complete(types)
     except Exception:  # noqa: BLE001 - the parser fails in any way on damaged text
         return None
-    if kind not in types:
+    if kind not in types or not _holds_fields(types, kind):
         return None
     for store in _shared:
         try:
@@ -170,6 +172,28 @@ def _store_for(kind: str, definition: str, form: str) -> Typestore | None:
     store.register(types)
     _shared.append(store)
     return store
+
+
+def _holds_fields(types: dict[str, Any], kind: str) -> bool:
+    """Return False if a type that the decoders read lacks one of its standard fields.
+
+    A recording may add fields to a type, never take some away: such a definition is damaged.
+    """
+    standard = standard_types().fielddefs
+    waiting, seen = [kind] if kind in (*CAMERA_TYPES, *STATE_TYPES) else [], set()
+    if kind.startswith(f'{OUR_PACKAGE}/'):  # these may grow; what they nest is standard
+        waiting = [nested for _, field in types[kind][1] if (nested := _nested(field))]
+    while waiting:
+        each = waiting.pop()
+        if each in seen or each not in standard:
+            continue
+        seen.add(each)
+        fields = dict(types[each][1])
+        for name, _ in standard[each][1]:
+            if name not in fields and name != NO_FIELD:
+                return False
+        waiting += [nested for field in fields.values() if (nested := _nested(field))]
+    return True
 
 
 def _complete(types: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -148,3 +149,23 @@ def test_wrong_use_is_refused_before_anything_is_written(tmp_path: Path) -> None
     with pytest.raises(BagError, match='workers'):
         convert([tmp_path], contract(), tmp_path / 'out', workers=0)
     assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize('storage', ['mcap', 'sqlite3'])
+def test_mutated_bags_are_converted_or_refused(tmp_path: Path, storage: str) -> None:
+    path = steady(0.5).write(tmp_path / 'bag', storage)
+    (file,) = (each for each in path.iterdir() if each.suffix in ('.mcap', '.db3'))
+    whole = file.read_bytes()
+    chance = random.Random(11)
+    for number in range(25):
+        data = bytearray(whole)
+        for _ in range(chance.choice([1, 5, 50])):
+            data[chance.randrange(len(data))] = chance.randrange(256)
+        if chance.random() < 0.3:
+            del data[chance.randrange(len(data)) :]
+        file.write_bytes(data)
+        report = convert([path], contract(), tmp_path / f'out{number}').report
+        assert balanced(report)
+        said = ' '.join(report['per_bag'][0]['problems'])
+        assert 'unexpected' not in said
+        assert said or report['status'] == 0

@@ -102,6 +102,18 @@ def test_definitions_that_disagree_do_not_meet() -> None:
         assert (first.x, first.y, second.x, second.y) == (3, 4, 1.5, 0.5)
 
 
+def test_a_definition_that_lost_a_field_is_not_believed() -> None:
+    from made_bags import STORE
+
+    data = bytes(STORE.serialize_cdr(make(ARRAY, data=[2.5]), ARRAY))
+    renamed = TopicInfo(
+        ARRAY,
+        1,
+        definition='std_msgs/MultiArrayLayout layout\nfloat64[] dat4\n',
+    )
+    assert deserialize(renamed, data).data.tolist() == [2.5]
+
+
 def test_our_own_messages_need_no_definition() -> None:
     from made_bags import STORE
 
