@@ -24,10 +24,10 @@ from qt_ros.nodes.ros import (
 )
 from qt_ros.safety import Limiter
 from qt_ros.sim.env import check_contract
-from qt_ros.sim.scene import JOINTS
+from qt_ros.sim.scene import JOINTS, STEP_NS
 from qt_ros.sim.sensors import ARM_TOPIC
 
-AFTER_NS = 1_000_000  # a command is stamped at least this long after what it is based on
+AFTER_NS = STEP_NS  # a command is stamped at least this long after what it is based on
 
 
 @dataclass(frozen=True)

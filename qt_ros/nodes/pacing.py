@@ -5,9 +5,9 @@ In lockstep, while an episode is driven,
     hold = stamp of the last complete command + one period
 
 rounded down to physics steps, so the simulator waits for its driver however slow, and the driver
-never waits for more than the computation. Sensors captured at the hold would be decided on at that
-very time; the clock therefore moves one step past them before it stands still. Nobody driving, it
-runs with the wall clock.
+never waits for more than the computation. Sensors captured at the hold itself would be published
+after it; time therefore moves one step past them before it stands still. Nobody driving, it runs
+with the wall clock.
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ from q_transformer_ros.msg import EpisodeEvent
 from q_transformer_ros.srv import ResetScene
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.publisher import Publisher
 from rclpy.signals import SignalHandlerOptions
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, JointState
@@ -145,9 +146,10 @@ class SimRobot(Node):
         if steps <= 0:
             return False
         self.world.advance(steps)
-        waits = self.now_ns + STEP_NS > until_ns
-        self._publish_clock(waits)
-        self._capture()
+        if self.now_ns >= due_ns:
+            self._publish_sensors()
+        elif isinstance(self._pace, Lockstep) and self._pace.driven:
+            self._publish_clock()  # time stands still from here on
         return True
 
     def _wait_s(self) -> float:
@@ -165,52 +167,66 @@ class SimRobot(Node):
 
     # ---- out
 
-    def _capture(self) -> None:
-        """Publish the sensors that are due now."""
+    def _publish_sensors(self) -> None:
+        """Capture the sensors that are due now and publish them.
+
+        In lockstep the clock moves one step between the two, as if a sensor took that long:
+        whatever is decided on a sensor is then published after its stamp, by the clock too.
+        """
+        messages = self._capture()
+        if isinstance(self._pace, Lockstep):
+            self.world.advance(1)
+            self._publish_clock()
+        for publisher, message in messages:
+            publisher.publish(message)
+        success = self.world.success()
+        if success != self._success:
+            self._publish_success(success)
+
+    def _capture(self) -> list[tuple[Publisher, Any]]:
+        """Return what is due now, and by whom to publish it."""
         now_ns = self.now_ns
+        messages: list[tuple[Publisher, Any]] = []
         if now_ns >= self._next_camera_ns:
             self._next_camera_ns += sensors.CAMERA_PERIOD_NS
-            self._publish_images(now_ns)
+            messages += self._captured_images(now_ns)
         if now_ns >= self._next_state_ns:
             self._next_state_ns += sensors.STATE_PERIOD_NS
-            self._publish_state(now_ns)
+            messages += self._captured_state(now_ns)
+        return messages
 
-    def _publish_images(self, now_ns: int) -> None:
+    def _captured_images(self, now_ns: int) -> list[tuple[Publisher, Any]]:
+        messages = []
         for camera, publisher in self._images.items():
             image = sensors.image(self.world, camera, self._size)
-            msg = CompressedImage(format=image.format)
+            msg = CompressedImage(format=image.format, data=array.array('B', image.data))
             msg.header.stamp = to_stamp(now_ns)
             msg.header.frame_id = f'{camera}_camera'
-            msg.data = array.array('B', image.data)
-            publisher.publish(msg)
+            messages.append((publisher, msg))
+        return messages
 
-    def _publish_state(self, now_ns: int) -> None:
-        stamp = to_stamp(now_ns)
+    def _captured_state(self, now_ns: int) -> list[tuple[Publisher, Any]]:
+        """Return the joint states and, last, the truth about the blocks."""
+        messages: list[tuple[Publisher, Any]] = []
         for publisher, state in (
             (self._joints, sensors.joint_states(self.world)),
             (self._reference, sensors.controller_reference(self.world)),
         ):
             msg = JointState(name=state.name, position=state.position, velocity=state.velocity)
-            msg.header.stamp = stamp
-            publisher.publish(msg)
-        truth = PoseArray()
-        truth.header.stamp = stamp
+            messages.append((publisher, msg))
+        truth = PoseArray(poses=[_pose(row) for row in self.world.truth().tolist()])
         truth.header.frame_id = 'world'
-        truth.poses = [_pose(row) for row in self.world.truth().tolist()]
-        self._truth.publish(truth)
-        success = self.world.success()
-        if success != self._success:
-            self._publish_success(success)
+        messages.append((self._truth, truth))
+        for _, msg in messages:
+            msg.header.stamp = to_stamp(now_ns)
+        return messages
 
     def _publish_success(self, success: bool) -> None:
         self._success = success
         self._success_topic.publish(Bool(data=success))
 
-    def _publish_clock(self, waits: bool) -> None:
-        """Publish the time when sensors are due or time stands still; in between nobody asks."""
-        if self._clock_topic is None:
-            return
-        if waits or self.now_ns >= min(self._next_state_ns, self._next_camera_ns):
+    def _publish_clock(self) -> None:
+        if self._clock_topic is not None:
             self._clock_topic.publish(Clock(clock=to_stamp(self.now_ns)))
 
     # ---- in
@@ -291,8 +307,7 @@ class SimRobot(Node):
         if isinstance(self._pace, Lockstep):
             self._pace.end(self.now_ns)
         self._publish_success(False)
-        self._publish_clock(True)
-        self._capture()
+        self._publish_sensors()
         return used
 
     def destroy_node(self) -> None:
