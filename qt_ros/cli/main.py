@@ -47,6 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         console.error(_about_file(error))
         return FAILED
+    except ModuleNotFoundError as error:
+        console.error(_about_module(error))
+        return FAILED
     except KeyboardInterrupt:
         console.error('stopped by hand; what was finished before is kept')
         return STOPPED
@@ -93,6 +96,15 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def _as_interrupt(number: int, frame: object) -> None:
     """Let SIGTERM unwind like Ctrl-C, so that the nodes that were started are stopped."""
     raise KeyboardInterrupt
+
+
+def _about_module(error: ModuleNotFoundError) -> str:
+    """Say how to install what is missing."""
+    extra = '[ros]' if error.name in ('rclpy', 'q_transformer_ros') else '[sim]'
+    return (
+        f'{error.name} is not installed; this command needs it: '
+        f"pip install 'q-transformer-ros{extra}' (in a checkout: make setup)"
+    )
 
 
 def _about_file(error: OSError) -> str:

@@ -117,6 +117,7 @@ class Loop:
         train_seconds = self._train(number, steps) if number else 0.0
         self._drive(number)
         successes, episodes = success_rate(self.driven)
+        low, high = wilson(successes, episodes)
         self.convert(f'round_{number}', bags_of(self.driven))
         result = Round(
             round=number,
@@ -124,7 +125,7 @@ class Loop:
             train_seconds=round(train_seconds, 1),
             success_rate=round(successes / episodes, 4),
             episodes=episodes,
-            interval95=wilson(successes, episodes),
+            interval95=(round(low, 4), round(high, 4)),
         )
         self.rounds.append(result)
         return result

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from qt_ros.bags.files import find_bags
 from qt_ros.cadence import StepRow, read_steps, timing
 from qt_ros.dataset import Dataset, EpisodeMeta
 from qt_ros.report.episodes import NOT_SUCCESS, film_section, outcomes_section, pick
@@ -39,8 +40,7 @@ def sections(root: Path) -> tuple[str, str, list[Section]]:
     summary = json.loads((root / 'summary.json').read_text(encoding='utf-8'))
     dataset = _dataset(root)
     newest = root / 'bags' / f'round_{summary["rounds"][-1]["round"]}'
-    bags = sorted(path for path in newest.glob('*') if path.is_dir())
-    steps = read_steps(bags)
+    steps = read_steps(find_bags(newest)) if newest.is_dir() else []
     episodes = dataset.episodes if dataset else []
     driven = [e for e in episodes if Path(e.bag_uri).parent.name == newest.name]
     parts = [

@@ -32,7 +32,7 @@ th { text-align: left; font-weight: 600; color: var(--quiet); font-size: 13px; }
 th, td { padding: 6px 12px 6px 0; border-bottom: 1px solid var(--line); vertical-align: top; }
 tr:last-child td { border-bottom: none; }
 td.n, th.n { text-align: right; white-space: nowrap; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 12px;
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(126px, 1fr)); gap: 12px;
          margin: 6px 0 4px; }
 .tile { background: var(--back); border-radius: 8px; padding: 10px 14px; }
 .tile b { display: block; font-size: 22px; letter-spacing: -0.01em; }
@@ -127,4 +127,7 @@ def _cell(tag: str, text: str, numeric: bool) -> str:
 
 
 def _number(value: object) -> bool:
+    """Say whether a value is read as a number: 3, 0.5, nothing, or '88%' and '12 s'."""
+    if isinstance(value, str):
+        return value[:1].isdigit() or value == '–'
     return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-
 TASKS = ('push the red block to the left', 'push the red block to the right')
 TINY = (  # settings of a network that trains in seconds
     'model.channels=[8, 8]',
