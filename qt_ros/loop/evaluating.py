@@ -68,7 +68,7 @@ def evaluate_in_process(
     from qt_ros.sim.rollout import evaluate
     from training.policy import Policy
 
-    policy = Policy.load(run)
+    policy = Policy.load(run, threads=1)  # like the node; more only get in each other's way
     contract = Contract.parse(policy.contract_text, str(run))
     watched = Watched(policy)
     results: list[EpisodeResult] = []

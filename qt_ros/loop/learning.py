@@ -32,7 +32,7 @@ def learn(
     caches = []
     for dataset in datasets:
         with tasks(f'Cache of {dataset.name}', None) as task:
-            caches.append(build_cache(dataset, lambda done, total, t=task: t.update(done, total)))
+            caches.append(build_cache(dataset, task.update))
     from training.train import train  # after the cheap checks: loading torch takes seconds
 
     with tasks(title, None) as task:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib import import_module
 from pathlib import Path
 
 from qt_ros.errors import QtRosError
@@ -18,13 +19,7 @@ def build_report(folder: Path, out: Path | None = None) -> Path:
     """
     folder = Path(folder)
     kind = kind_of(folder)
-    if kind == 'loop':
-        from qt_ros.report.loop import sections
-    elif kind == 'dataset':
-        from qt_ros.report.dataset import sections
-    else:
-        from qt_ros.report.run import sections
-    title, subtitle, parts = sections(folder)
+    title, subtitle, parts = import_module(f'qt_ros.report.{kind}').sections(folder)
     out = Path(out) if out else folder / 'report.html'
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = out.with_name(f'.{out.name}.{os.getpid()}')

@@ -28,7 +28,6 @@ def sections(path: Path) -> tuple[str, str, list[Section]]:
             'rows': rows,
             'recorded': duration(rows / contract.rate_hz),
             'rate': f'{contract.rate_hz:g} Hz',
-            'cameras': len(contract.cameras),
             'state entries': len(contract.state_names),
             'action dimensions': len(contract.dims),
         }

@@ -22,7 +22,7 @@ OUTCOME_COLOURS = {
     'unknown': '#cbd2da',
 }
 POINTS = 400  # a curve is thinned to about so many points, which keeps the page light
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     'font.size': 9.5,
     'font.family': 'sans-serif',
     'svg.fonttype': 'none',

@@ -37,6 +37,10 @@ td.n, th.n { text-align: right; white-space: nowrap; }
 .tile { background: var(--back); border-radius: 8px; padding: 10px 14px; }
 .tile b { display: block; font-size: 22px; letter-spacing: -0.01em; }
 .tile span { color: var(--quiet); font-size: 13px; }
+dl { columns: 3 250px; column-gap: 28px; margin: 6px 0 0; font-size: 13px; }
+dl div { display: flex; justify-content: space-between; gap: 12px; break-inside: avoid;
+         border-bottom: 1px solid var(--line); padding: 3px 0; }
+dt { color: var(--quiet); } dd { margin: 0; text-align: right; overflow-wrap: anywhere; }
 .note { background: #fff7e0; border-radius: 8px; padding: 8px 14px; margin: 10px 0 0; }
 @media print { body { background: none; } section { break-inside: avoid; } }
 """
@@ -75,6 +79,12 @@ class Section:
                 f'<figure><img src="data:image/{kind};base64,{data}" alt="{escape(alt)}">'
                 f'{below}</figure>'
             )
+        return self
+
+    def pairs(self, rows: Sequence[tuple[str, str]]) -> Section:
+        """Add many names and values in little space."""
+        cells = (f'<div><dt>{escape(n)}</dt><dd>{escape(v)}</dd></div>' for n, v in rows)
+        self.blocks.append(f'<dl>{"".join(cells)}</dl>')
         return self
 
     def heading(self, text: str) -> Section:

@@ -98,10 +98,8 @@ def latest_state(run: Path) -> dict[str, Any]:
 
 def _configuration(run: Path) -> Section:
     config = json.loads((run / 'config.json').read_text())
-    rows = [(name, value) for name, value in _flat(config)]
-    return Section('Configuration', 'Everything that was set, as saved with the run.').table(
-        ('key', 'value'), rows
-    )
+    section = Section('Configuration', 'Everything that was set, as saved with the run.')
+    return section.pairs(list(_flat(config)))
 
 
 def _flat(config: Any, prefix: str = '') -> Iterator[tuple[str, str]]:
