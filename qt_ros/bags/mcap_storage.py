@@ -28,7 +28,7 @@ RECENT_BYTES = 8 << 20  # of unpacked chunks are kept
 _FOOTER_BYTES = 9 + 20 + len(MAGIC)
 _HEAD = struct.Struct('<BQ')
 _MESSAGE = struct.Struct('<HIQQ')
-_RECORD_ERRORS = (struct.error, McapError, UnicodeDecodeError, ValueError, IndexError)
+_RECORD_ERRORS = (struct.error, McapError, ValueError, IndexError, OverflowError)
 
 
 class _Raw(NamedTuple):
@@ -179,6 +179,8 @@ class McapStorage:
 
     def _record_at(self, offset: int) -> tuple[int, bytes, int]:
         """Return (opcode, content, offset of the next record); raise `_Damage` if it is cut."""
+        if offset + 9 > self._size:
+            raise _Damage(f'{self.path.name} is cut off at byte {self._size}')
         self._file.seek(offset)
         head = self._file.read(9)
         if len(head) < 9:
