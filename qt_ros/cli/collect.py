@@ -47,7 +47,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
             tasks,
             args.episodes,
             args.out,
-            args.out / 'logs',
+            args.out / '.logs',
             seed=args.seed,
             max_duration_s=args.max_duration_s,
             task=task,

@@ -30,7 +30,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--steps', type=positive, metavar='N', help='training steps')
     parser.add_argument('--resume', action='store_true', help='go on with the run in RUN')
     parser.add_argument(
-        '--init-from', type=Path, metavar='RUN', help='start from the weights of another run'
+        '--init',
+        dest='init_from',
+        type=Path,
+        metavar='RUN',
+        help='start from the weights of another run',
     )
 
 

@@ -145,7 +145,7 @@ def test_a_dataset_or_checkpoint_of_another_contract(
             writer.append(episode)
     out = tmp_path / 'run'
     refused(qt_ros('train', dataset, other, '--out', out), 'contract')
-    found = qt_ros('train', other, '--out', out, '--steps', '2', '--init-from', trained)
+    found = qt_ros('train', other, '--out', out, '--steps', '2', '--init', trained)
     refused(found, 'contract')
     found = qt_ros('loop', '--rounds', '1', '--run', trained, '--dataset', other, '--out', out)
     refused(found, 'contract', 'other')

@@ -66,7 +66,7 @@ def test_a_checkpoint_that_is_damaged(qt_ros: Command, trained: Path, tmp_path: 
     assert found.status == 1
     assert 'policy' in found.err
     assert 'target.safetensors' in found.err
-    assert str(bags / 'logs') in found.err
+    assert str(bags / '.logs') in found.err
 
 
 def test_a_stop_takes_the_nodes_along(trained: Path, tmp_path: Path) -> None:
