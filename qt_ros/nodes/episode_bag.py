@@ -168,7 +168,7 @@ class EpisodeBag:
             log_ns = item.log_ns
         else:
             assert item.arrival is not None  # one of the two is always given
-            log_ns = self._clock.log_ns(item.arrival, self._final)
+            log_ns = self._clock.log_ns(item.arrival, lambda: self._final)
         self._writer.write(self._connections[item.topic], log_ns, item.data)
         count = self._progress.counts[item.topic]
         count.messages += 1

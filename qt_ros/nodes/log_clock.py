@@ -14,9 +14,11 @@ from __future__ import annotations
 import bisect
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 PATIENCE_S = 0.25  # that a message waits for the next /clock before the newest known is used
+LOOK_S = 0.005  # how often a change of mind about haste is looked for
 KEPT = 4096  # /clock messages
 
 
@@ -32,9 +34,9 @@ class Arrival:
 class SystemLogClock:
     """Messages count as logged when they were received."""
 
-    def log_ns(self, arrival: Arrival, final: bool) -> int:
+    def log_ns(self, arrival: Arrival, in_haste: Callable[[], bool]) -> int:
         """Return the log time of a message (ns)."""
-        del final
+        del in_haste
         return arrival.received_ns
 
 
@@ -62,18 +64,19 @@ class SimLogClock:
         with self._changed:
             return self._sim_ns[-1] if self._sim_ns else 0
 
-    def log_ns(self, arrival: Arrival, final: bool) -> int:
+    def log_ns(self, arrival: Arrival, in_haste: Callable[[], bool]) -> int:
         """Return the log time of a message (ns); 0 while no /clock has come at all.
 
-        Unless `final`, waits a little for a /clock that was published after the message: only then
-        is it certain that none is missing in between.
+        Unless `in_haste()`, waits a little for a /clock that was published after the message: only
+        then is it certain that none is missing in between.
         """
         deadline_s = arrival.monotonic_s + PATIENCE_S
         with self._changed:
-            while not final and not self._settled(arrival.source_ns):
+            while not (self._settled(arrival.source_ns) or in_haste()):
                 left_s = deadline_s - time.monotonic()
-                if left_s <= 0 or not self._changed.wait(left_s):
+                if left_s <= 0:
                     break
+                self._changed.wait(min(left_s, LOOK_S))
             at = bisect.bisect_right(self._source_ns, arrival.source_ns)
             if not self._sim_ns:
                 return 0

@@ -55,6 +55,7 @@ HEAD_S = 2.0  # a message from before the START that is older is no observation 
 DRAIN_S = 0.01  # how often messages are taken; the middleware notes when they came
 POLL_S = 0.5  # how often publishers and the disk are looked at
 QUIET_S = 0.005  # without a message for this long, nothing is on its way any more
+QUIET_TRIES = 5  # fast topics are never quiet for that long
 
 
 @dataclass
@@ -190,7 +191,7 @@ class Recorder(Node):
         now_s = time.monotonic()
         for topic, (data, arrival) in self._newest.items():
             if now_s - arrival.monotonic_s <= HEAD_S or self._topics.latched(topic):
-                log_ns = self._log_clock.log_ns(arrival, final=True)
+                log_ns = self._log_clock.log_ns(arrival, lambda: True)
                 bag.put_at(topic, data, log_ns, early=True)
         self._running = Running(bag, event, tuple(topics))
         self._mark(event)
@@ -247,7 +248,9 @@ class Recorder(Node):
         )
         stop.header.stamp = to_stamp(self._now_ns())
         self._mark(stop)
-        while not error and self._topics.drain():
+        for _ in range(QUIET_TRIES):
+            if error or not self._topics.drain():
+                break
             time.sleep(QUIET_S)
         self._running = None
         uri = bag.uri

@@ -44,6 +44,7 @@ from qt_ros.nodes.ros import (
     announce,
     declare,
     refuse,
+    take,
     to_ns,
     to_stamp,
 )
@@ -115,8 +116,10 @@ class SimRobot(Node):
         }
         self._clock_topic = publisher(Clock, '/clock', RELIABLE) if lockstep else None
         subscribe = self.create_subscription
-        subscribe(JointTrajectory, sensors.ARM_TOPIC, self._on_arm, RELIABLE)
-        subscribe(Float64MultiArray, sensors.GRIPPER_TOPIC, self._on_gripper, RELIABLE)
+        self._commands = (
+            subscribe(JointTrajectory, sensors.ARM_TOPIC, self._on_arm, RELIABLE),
+            subscribe(Float64MultiArray, sensors.GRIPPER_TOPIC, self._on_gripper, RELIABLE),
+        )
         if lockstep:
             subscribe(EpisodeEvent, '/episode/events', self._on_event, EVENTS.depth)
         self.create_service(ResetScene, '/sim/reset', self._on_reset)
@@ -130,6 +133,9 @@ class SimRobot(Node):
         executor.add_node(self)
         while not flag.is_set():
             moved = self._advance()
+            if moved and self._driven:
+                self._take_commands()  # the rest is answered when time stands still
+                continue
             executor.spin_once(timeout_sec=0.0 if moved else self._wait_s())
             if isinstance(self._pace, Lockstep) and self._pace.abandoned():
                 self.get_logger().warning(
@@ -148,13 +154,18 @@ class SimRobot(Node):
         self.world.advance(steps)
         if self.now_ns >= due_ns:
             self._publish_sensors()
-        elif isinstance(self._pace, Lockstep) and self._pace.driven:
+        elif self._driven:
             self._publish_clock()  # time stands still from here on
         return True
 
+    @property
+    def _driven(self) -> bool:
+        """True in lockstep while somebody drives."""
+        return isinstance(self._pace, Lockstep) and self._pace.driven
+
     def _wait_s(self) -> float:
         """Return how long callbacks may be waited for while time stands still [s]."""
-        if isinstance(self._pace, Lockstep) and self._pace.driven:
+        if self._driven:
             return DRIVEN_S
         due_ns = min(self._next_state_ns, self._next_camera_ns)
         return max(due_ns - self._pace.until_ns(self.now_ns), 0) / 1e9
@@ -230,6 +241,12 @@ class SimRobot(Node):
             self._clock_topic.publish(Clock(clock=to_stamp(self.now_ns)))
 
     # ---- in
+
+    def _take_commands(self) -> None:
+        """Carry out the commands that have come, without the cost of waiting for more."""
+        for subscription in self._commands:
+            while (taken := take(subscription)) is not None:
+                subscription.callback(taken[0])
 
     def _on_arm(self, msg: JointTrajectory) -> None:
         try:

@@ -36,7 +36,7 @@ def test_log_time_is_the_newest_clock_published_before(sources, source, random) 
         clock.add(published, 7 * published)
     before = [published for published in sources if published <= source]
     expected = 7 * (max(before) if before else min(sources))
-    assert clock.log_ns(Arrival(source, 0, time.monotonic()), final=True) == expected
+    assert clock.log_ns(Arrival(source, 0, time.monotonic()), lambda: True) == expected
 
 
 def test_log_time_waits_for_a_clock_that_may_be_missing() -> None:
@@ -44,10 +44,10 @@ def test_log_time_waits_for_a_clock_that_may_be_missing() -> None:
     clock.add(10, 1000)
     timer = threading.Timer(0.05, lambda: (clock.add(20, 2000), clock.add(30, 3000)))
     timer.start()
-    assert clock.log_ns(Arrival(25, 0, time.monotonic()), final=False) == 2000
-    assert clock.log_ns(Arrival(99, 0, time.monotonic() - 9), final=False) == 3000
-    assert SimLogClock().log_ns(Arrival(1, 1, 0.0), final=True) == 0
-    assert SystemLogClock().log_ns(Arrival(1, 2, 0.0), final=False) == 2
+    assert clock.log_ns(Arrival(25, 0, time.monotonic()), lambda: False) == 2000
+    assert clock.log_ns(Arrival(99, 0, time.monotonic() - 9), lambda: False) == 3000
+    assert SimLogClock().log_ns(Arrival(1, 1, 0.0), lambda: True) == 0
+    assert SystemLogClock().log_ns(Arrival(1, 2, 0.0), lambda: False) == 2
 
 
 @pytest.mark.parametrize(
