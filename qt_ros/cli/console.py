@@ -75,10 +75,12 @@ class Console:
 
 
 class _Bar:
-    """A bar on the terminal, with elapsed and remaining time."""
+    """A bar on the terminal with elapsed and remaining time, and a line of remarks below it."""
 
     def __init__(self, title: str, total: float | None) -> None:
         from rich.console import Console as Rich
+        from rich.console import Group
+        from rich.live import Live
         from rich.progress import (
             BarColumn,
             MofNCompleteColumn,
@@ -87,30 +89,35 @@ class _Bar:
             TimeElapsedColumn,
             TimeRemainingColumn,
         )
+        from rich.text import Text
 
         self._progress = Progress(
-            TextColumn('{task.description:<34}'),
-            BarColumn(bar_width=24),
+            TextColumn('{task.description:<33}'),
+            BarColumn(bar_width=16),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            TextColumn('[dim]{task.fields[note]}'),
-            console=Rich(file=sys.stderr),
+            TimeRemainingColumn(compact=True),
         )
-        self._id = self._progress.add_task(title, total=total, note='')
+        self._id = self._progress.add_task(title, total=total)
+        self._note = Text(style='dim', no_wrap=True, overflow='ellipsis')
+        self._live = Live(
+            Group(self._progress, self._note),
+            console=Rich(file=sys.stderr),
+            refresh_per_second=5,
+            redirect_stdout=False,
+        )
 
     def __enter__(self) -> _Bar:
-        self._progress.start()
+        self._live.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+        self._live.stop()
 
     def update(self, done: float, total: float | None = None, note: str | None = None) -> None:
-        fields = {} if note is None else {'note': note}
-        if total is not None:
-            fields['total'] = total  # type: ignore[assignment]
-        self._progress.update(self._id, completed=done, **fields)  # type: ignore[arg-type]
+        self._progress.update(self._id, completed=done, total=total)
+        if note is not None:
+            self._note.plain = f'  {note}'
 
 
 class _Log:

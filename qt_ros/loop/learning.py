@@ -49,10 +49,10 @@ def learn(
 def figures(row: Mapping[str, float]) -> str:
     """Write a row of training figures in short.
 
-    Example: 'loss .412 = td .310 + 8x .013, Q success .71 failure .30, gap .55, 640 transitions/s'
+    Example: 'loss 0.412 (td 0.310, cons. 0.013), Q success 0.71 failure 0.30, gap 0.55, ...'
     """
     return (
-        f'loss {row["loss"]:.3f} (td {row["td"]:.3f}, conservative {row["conservative"]:.4f}), '
+        f'loss {row["loss"]:.3f} (td {row["td"]:.3f}, cons. {row["conservative"]:.3f}), '
         f'Q success {row["q_success"]:.2f} failure {row["q_failure"]:.2f}, '
         f'gap {row["gap"]:.2f}, {row["transitions_per_s"]:.0f} transitions/s'
     )
