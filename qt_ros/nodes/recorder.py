@@ -51,6 +51,7 @@ CLOCK_TYPE = 'rosgraph_msgs/msg/Clock'
 STEP_TOPIC = '/policy/step'
 STEP_TYPE = 'q_transformer_ros/msg/PolicyStep'
 EVENT_TYPE = 'q_transformer_ros/msg/EpisodeEvent'
+FIRST_S = 2.0  # that an episode waits at most for streams that were never heard yet
 HEAD_S = 2.0  # a message from before the START that is older is no observation of tick 0
 DRAIN_S = 0.01  # how often messages are taken; the middleware notes when they came
 POLL_S = 0.5  # how often publishers and the disk are looked at
@@ -172,9 +173,8 @@ class Recorder(Node):
 
     def _begin(self, request: Any) -> Running:
         """Open a bag, put the newest observations at its head, and mark the START."""
+        self._listen()
         self._check_start(request)
-        self._topics.refresh()
-        self._topics.drain()
         episode_id = request.episode_id or time.strftime('%Y%m%d_%H%M%S_') + secrets.token_hex(3)
         topics = {
             topic: (kind, self._topics.qualities(topic)) for topic, kind in self._recorded.items()
@@ -197,6 +197,22 @@ class Recorder(Node):
         self._mark(event)
         announce('start', episode_id=episode_id, uri=str(bag.uri))
         return self._running
+
+    def _listen(self) -> None:
+        """Take what has come; just after the start of the node, wait for each stream's first."""
+        deadline_s = time.monotonic() + FIRST_S
+        while True:
+            self._topics.refresh()
+            self._topics.drain()
+            observed = [item.topic for item in self.contract.observed]
+            silent = [
+                topic
+                for topic in observed
+                if topic not in self._newest and self.count_publishers(topic)
+            ]
+            if (self._now_ns() and not silent) or time.monotonic() > deadline_s:
+                return
+            time.sleep(QUIET_S)
 
     def _check_start(self, request: Any) -> None:
         problems = []
