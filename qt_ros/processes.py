@@ -16,6 +16,7 @@ import os
 import queue
 import random
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -38,13 +39,32 @@ DOMAINS = range(1, 102)  # ROS_DOMAIN_IDs whose ports lie below those that Linux
 Event = dict[str, Any]
 
 
+def free_domain() -> int:
+    """Return a ROS_DOMAIN_ID that nobody on this machine uses at the moment.
+
+    The first participant of a domain listens on a UDP port that follows from the domain (RTPS 2.5,
+    9.6.2.3: 7400 + 250 * domain + 10); who can have that port is alone.
+    """
+    domains = list(DOMAINS)
+    random.SystemRandom().shuffle(domains)
+    for domain in domains:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as port:
+            try:
+                port.bind(('', 7400 + 250 * domain + 10))
+            except OSError:
+                continue
+            return domain
+    raise QtRosError('every ROS_DOMAIN_ID is in use; set one, or stop some nodes')
+
+
 def private_environment(environment: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return an environment in which started nodes find each other and nobody else.
 
     A ROS_DOMAIN_ID and a discovery range that are set already stay.
     """
     found = dict(os.environ if environment is None else environment)
-    found.setdefault('ROS_DOMAIN_ID', str(random.SystemRandom().choice(DOMAINS)))
+    if 'ROS_DOMAIN_ID' not in found:
+        found['ROS_DOMAIN_ID'] = str(free_domain())
     found.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
     found['PYTHONUNBUFFERED'] = '1'
     return found

@@ -20,7 +20,7 @@ from qt_ros.errors import QtRosError
 from qt_ros.nodes.attempts import attempts, outcome_of
 from qt_ros.nodes.definitions import message_definition
 from qt_ros.nodes.log_clock import Arrival, SimLogClock, SystemLogClock
-from qt_ros.processes import NodeProcess, private_environment
+from qt_ros.processes import NodeProcess, free_domain, private_environment
 
 
 @given(
@@ -115,3 +115,20 @@ def test_wrong_parameters_are_reported_once_and_clearly(tmp_path: Path, ros_doma
 def test_private_environment_respects_what_is_set() -> None:
     assert private_environment({'ROS_DOMAIN_ID': '5'})['ROS_DOMAIN_ID'] == '5'
     assert 0 < int(private_environment({})['ROS_DOMAIN_ID']) < 102
+
+
+def test_a_domain_in_use_is_not_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    import rclpy
+    from rclpy.context import Context
+
+    taken = free_domain()
+    context = Context()
+    rclpy.init(context=context, domain_id=taken)
+    node = rclpy.create_node('tenant', context=context)
+    try:
+        monkeypatch.setattr('qt_ros.processes.DOMAINS', [taken])
+        with pytest.raises(QtRosError, match='in use'):
+            free_domain()
+    finally:
+        node.destroy_node()
+        context.try_shutdown()
