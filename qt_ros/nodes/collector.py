@@ -26,7 +26,7 @@ from rclpy.task import Future
 from std_msgs.msg import Bool
 
 from qt_ros.errors import QtRosError
-from qt_ros.nodes.ros import LATCHED, StopFlag, announce, declare
+from qt_ros.nodes.ros import RELIABLE, StopFlag, announce, declare
 
 SPIN_S = 0.1  # the longest that Ctrl-C waits
 GRACE_S = 10.0  # answers that must come: of services, and of a policy that was told to stop
@@ -87,7 +87,8 @@ class Collector(Node):
         if self._value('reset_service'):
             self._reset = self.create_client(ResetScene, self._value('reset_service'))
         if self._value('success_topic'):
-            self.create_subscription(Bool, self._value('success_topic'), self._on_success, LATCHED)
+            topic = self._value('success_topic')
+            self.create_subscription(Bool, topic, self._on_success, RELIABLE)
 
     def collect(self) -> int:
         """Run every episode; return the exit status: 0 all, 3 some aborted, 1 none or broken."""
@@ -135,12 +136,22 @@ class Collector(Node):
                 names = ', '.join(sorted(set(missing.values())))
                 raise QtRosError(f'not there: {names}; start it, or check its name')
             self._spin()
-        while not self.policy_id:
-            answer = self._call(
-                self._policy_parameters, GetParameters.Request(names=['policy_id'])
+        self.policy_id = self._loaded_policy(deadline_s)
+
+    def _loaded_policy(self, deadline_s: float) -> str:
+        """Wait until the policy node has loaded its checkpoint; return which one.
+
+        While it loads it answers nothing, so one question may stay open for long.
+        """
+        request = GetParameters.Request(names=['policy_id'])
+        while True:
+            left_s = max(deadline_s - time.monotonic(), SPIN_S)
+            answer = self._until(
+                self._policy_parameters.call_async(request), left_s, who='the policy node'
             )
-            self.policy_id = answer.values[0].string_value if answer.values else ''
-            if not self.policy_id and time.monotonic() > deadline_s:
+            if answer.values and answer.values[0].string_value:
+                return answer.values[0].string_value
+            if time.monotonic() > deadline_s:
                 raise QtRosError('the policy node has loaded no checkpoint; configure it')
             self._spin()
 

@@ -44,6 +44,9 @@ from training.errors import TrainingError
 from training.policy import Policy
 
 SIM_POLL_S = 0.001  # in simulated time the loop looks at every move of the clock
+STANDING_SLOTS = 3  # without a move: the simulated clock waits
+SETTLE_S = 0.5  # a simulated clock that moves on by itself is not waited for longer
+JUMP_NS = 50_000_000  # between two slots; a clock that is slewed moves far less
 SUCCESS = TransitionCallbackReturn.SUCCESS
 
 
@@ -64,8 +67,9 @@ class PolicyNode(LifecycleNode):
         self._results: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._arrived: Counter[str] = Counter()
         self._sim_time = False
+        self._seen_ns = self._standing = 0  # simulated time at the last slot, slots since
+        self._asked_s = 0.0  # monotonic clock: when a goal came
         self._last_clock: tuple[int, int] | None = None  # (ROS, steady) [ns] at the last slot
-        self._start_by_s = 0.0  # monotonic clock: when a goal must have begun
         self.stopping = False
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._steps = self.create_publisher(PolicyStep, '~/step', RELIABLE)
@@ -179,7 +183,7 @@ class PolicyNode(LifecycleNode):
         slots = self.create_timer(1.0 / command_rate_hz, self._on_slot, clock=self._steady)
         self._slot_timers = [slots]
         if self._sim_time:
-            self._slot_timers.append(self.create_timer(SIM_POLL_S, self._on_slot))
+            self._slot_timers.append(self.create_timer(SIM_POLL_S, self._on_clock))
         for timer in self._slot_timers:
             timer.cancel()
         self._guard.set_policy_id(policy.policy_id)
@@ -221,7 +225,8 @@ class PolicyNode(LifecycleNode):
             raise QtRosError('the node was deactivated before the episode began')
         if self.value('dry_run'):
             goal = replace(goal, dry_run=True)
-        self._start_by_s = time.monotonic() + self.value('start_timeout_s')
+        self._asked_s = time.monotonic()
+        self._standing = 0
         self.loop.start(goal)
 
     def _cancel(self) -> None:
@@ -289,19 +294,42 @@ class PolicyNode(LifecycleNode):
         return self.get_clock().now().nanoseconds
 
     def _on_slot(self) -> None:
-        """Act on a slot of the command timer; in simulated time, on a move of the clock."""
-        now_ns, steady_ns = self._now_ns(), self._steady.now().nanoseconds
-        late_ns = 0
-        if not self._sim_time:  # schedule by the slot's own time: lateness must not shift the grid
-            timer = self._slot_timers[0]
-            late_ns = timer.timer_period_ns - timer.time_until_next_call()
-        jump = self._clock_jump(now_ns, steady_ns)
+        """Act on a slot of the command timer (steady clock)."""
+        now_ns = self._now_ns()
+        if self._sim_time:
+            self._standing = self._standing + 1 if now_ns == self._seen_ns else 0
+            self._seen_ns = now_ns
+            self._on_clock()
+            return
+        # By the slot's own time: a late call must not shift the grid.
+        timer = self._slot_timers[0]
+        late_ns = timer.timer_period_ns - timer.time_until_next_call()
+        self._advance(now_ns - late_ns, now_ns)
+
+    def _on_clock(self) -> None:
+        """Act on the simulated clock.
+
+        What is due at a time is done once the clock has passed it: a simulator publishes the time
+        of its sensors before the sensors. An episode begins when the clock stands, for a simulator
+        that waits for commands has then gone as far as it may, and each tick will find it there.
+        """
+        now_ns = self._now_ns()
+        self._advance(now_ns - 1, now_ns)
+
+    def may_begin(self) -> bool:
+        """Say whether this is a good moment for tick 0."""
+        if not self._sim_time or self._standing >= STANDING_SLOTS:
+            return True
+        return time.monotonic() > self._asked_s + SETTLE_S
+
+    def _advance(self, schedule_ns: int, now_ns: int) -> None:
+        jump = self._clock_jump(now_ns, self._steady.now().nanoseconds)
         if jump:
             self.loop.sampler = self._listener.forget()
             self._guarded(lambda: self.loop.fault(jump, now_ns))
-        self._guarded(lambda: self.loop.on_time(now_ns - late_ns, now_ns))
+        self._guarded(lambda: self.loop.on_time(schedule_ns, now_ns))
         waiting = self.loop.goal is not None and not self.loop.running
-        if waiting and time.monotonic() > self._start_by_s:
+        if waiting and time.monotonic() > self._asked_s + self.value('start_timeout_s'):
             reasons = '; '.join(self.loop.waiting_for(now_ns))
             self._guarded(lambda: self.loop.fault(f'cannot begin: {reasons}', now_ns))
 
@@ -314,7 +342,7 @@ class PolicyNode(LifecycleNode):
         if moved_ns < 0:
             return f'the clock went back by {-moved_ns / 1e9:g} s'
         jump_ns = abs(moved_ns - (steady_ns - before[1]))
-        if not self._sim_time and jump_ns > self.contract.period_ns // 2:
+        if not self._sim_time and jump_ns > JUMP_NS:
             return f'the clock jumped by {jump_ns / 1e9:g} s'
         return ''
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import queue
 import signal
 import subprocess
 import sys
@@ -95,7 +94,7 @@ class Process:
 
     def __init__(self, module: str, *arguments: str, env: dict[str, str] | None = None) -> None:
         self.lines: list[str] = []
-        self._events: queue.Queue[dict[str, Any]] = queue.Queue()
+        self._events: list[dict[str, Any]] = []
         command = [sys.executable, '-u']
         command += [module] if module.endswith('.py') else ['-m', module]
         self._process = subprocess.Popen(
@@ -109,18 +108,16 @@ class Process:
         self._reader.start()
 
     def event(self, name: str, timeout_s: float = 30.0) -> dict[str, Any]:
-        """Return the next `QT` line of that name; AssertionError with the output if none comes."""
+        """Return the first `QT` line of that name that was not returned yet; AssertionError with the output if none comes."""
         deadline_s = time.monotonic() + timeout_s
-        while time.monotonic() < deadline_s:
-            try:
-                found = self._events.get(timeout=0.1)
-            except queue.Empty:
-                if self._process.poll() is not None and self._events.empty():
-                    break
-                continue
-            if found['event'] == name:
-                return found
-        raise AssertionError(f'no {name} event; output:\n{self.output}')
+        while True:
+            for index, found in enumerate(self._events):
+                if found['event'] == name:
+                    return self._events.pop(index)
+            ended = self._process.poll() is not None and not self._reader.is_alive()
+            if ended or time.monotonic() > deadline_s:
+                raise AssertionError(f'no {name} event; output:\n{self.output}')
+            time.sleep(0.02)
 
     def signal(self, number: int) -> None:
         self._process.send_signal(number)
@@ -155,7 +152,7 @@ class Process:
         for line in self._process.stdout:
             self.lines.append(line)
             if line.startswith('QT '):
-                self._events.put(json.loads(line[3:]))
+                self._events.append(json.loads(line[3:]))
 
 
 def robot(*arguments: str) -> Process:
@@ -166,8 +163,17 @@ def robot(*arguments: str) -> Process:
 def policy(run: Path, **parameters: Any) -> Process:
     """Start the policy node in a process of its own, active."""
     given = {'checkpoint': str(run), 'autostart': True, 'start_timeout_s': 15.0, **parameters}
-    arguments = [part for k, v in given.items() for part in ('-p', f'{k}:={json.dumps(v)}')]
-    return Process('qt_ros.nodes.policy', '--ros-args', *arguments)
+    return _node('qt_ros.nodes.policy', given)
+
+
+def _node(module: str, parameters: dict[str, Any]) -> Process:
+    arguments = [part for k, v in parameters.items() for part in ('-p', f'{k}:={json.dumps(v)}')]
+    return Process(module, '--ros-args', *arguments)
+
+
+def collector(**parameters: Any) -> Process:
+    """Start the collector in a process of its own."""
+    return _node('qt_ros.nodes.collector', parameters)
 
 
 def recorder(folder: Path, text: str = CONTRACT, **parameters: Any) -> Process:
@@ -176,8 +182,7 @@ def recorder(folder: Path, text: str = CONTRACT, **parameters: Any) -> Process:
     path = folder / 'contract.yaml'
     path.write_text(text, encoding='utf-8')
     given = {'contract': str(path), 'out': str(folder / 'bags'), **parameters}
-    arguments = [part for k, v in given.items() for part in ('-p', f'{k}:={json.dumps(v)}')]
-    return Process('qt_ros.nodes.recorder', '--ros-args', *arguments)
+    return _node('qt_ros.nodes.recorder', given)
 
 
 @contextmanager

@@ -77,6 +77,9 @@ class Rig:
         self.at(self.now_ns + 3 * MS, lambda: self.loop.on_prepared(goal))
         return True
 
+    def may_begin(self) -> bool:
+        return True
+
     def think(self, tick: Tick) -> bool:
         if self._thinking:
             return False

@@ -46,6 +46,9 @@ class Outputs(Protocol):
     def prepare(self, goal: Goal) -> bool:
         """Tell the policy its instruction; False while an earlier thought still runs."""
 
+    def may_begin(self) -> bool:
+        """Say whether this is a good moment for tick 0."""
+
     def think(self, tick: Tick) -> bool:
         """Start deciding on a tick; False while an earlier thought still runs."""
 
@@ -184,7 +187,7 @@ class ControlLoop:
         assert self.goal is not None
         if not self._asked:
             self._asked = self._outputs.prepare(self.goal)
-        if not self._prepared or self.stale(now_ns):
+        if not self._prepared or self.stale(now_ns) or not self._outputs.may_begin():
             return False
         self.running = True
         self._t0_ns = schedule_ns
