@@ -20,7 +20,7 @@ PUSH_DISTANCE = 0.08  # a pushed block has to move this far [m]
 OPEN = 0.6  # from this gripper opening on, a block counts as let go
 STILL = 0.02  # below this speed [m/s], a block counts as at rest
 WORKSPACE = ((0.20, 0.42), (-0.145, 0.145))  # where blocks start: x, y [m]
-PUSH_FROM = (-0.12, 0.02)  # y of a block to be pushed left; mirrored for right [m]
+PUSH_FROM = (-0.06, 0.06)  # y of a block to be pushed, to either side: only words tell which [m]
 GAP = 0.09  # between the centres of two blocks at the start, so that the fingers fit [m]
 LANE = 0.08  # between the lane of a pushed block and the other blocks, along x [m]
 
@@ -94,7 +94,7 @@ def scatter(task: Task, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarra
         for row in order:
             positions[row] = [rng.uniform(*span) for span in WORKSPACE]
         if task.kind == 'push':
-            positions[task.index, 1] = task.side * rng.uniform(*PUSH_FROM)
+            positions[task.index, 1] = rng.uniform(*PUSH_FROM)
     return positions, rng.uniform(-np.pi / 4, np.pi / 4, len(BLOCKS))
 
 

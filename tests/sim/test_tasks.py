@@ -61,6 +61,16 @@ def test_blocks_start_in_the_workspace_with_room_to_work(task, seed):
         assert (np.abs(others[:, 0] - positions[task.index, 0]) >= LANE).all()
 
 
+@given(st.sampled_from(('red', 'green', 'blue')), st.integers(0, 2**32 - 1))
+def test_only_the_words_tell_to_which_side_a_block_is_to_be_pushed(block, seed):
+    scenes = [
+        scatter(parse(f'push the {block} block to the {side}'), np.random.default_rng(seed))
+        for side in ('left', 'right')
+    ]
+    for left, right in zip(*scenes, strict=True):
+        np.testing.assert_array_equal(left, right)
+
+
 @pytest.fixture
 def start():
     return np.array([[0.25, 0.0, BLOCK_HALF], [0.35, 0.1, BLOCK_HALF], [0.35, -0.1, BLOCK_HALF]])
