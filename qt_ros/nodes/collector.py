@@ -29,6 +29,7 @@ from qt_ros.errors import QtRosError
 from qt_ros.nodes.ros import RELIABLE, StopFlag, announce, declare
 
 SPIN_S = 0.1  # the longest that Ctrl-C waits
+DISCOVERY_S = 1.0  # from seeing a subscription to every message reaching it
 GRACE_S = 10.0  # answers that must come: of services, and of a policy that was told to stop
 ABORTED_IN_A_ROW = 3  # then something is broken, and more attempts are no use
 
@@ -137,6 +138,19 @@ class Collector(Node):
                 raise QtRosError(f'not there: {names}; start it, or check its name')
             self._spin()
         self.policy_id = self._loaded_policy(deadline_s)
+        if self._value('record'):
+            self._await_recorder(deadline_s)
+
+    def _await_recorder(self, deadline_s: float) -> None:
+        """Wait until the recorder hears the policy: what is sent before that is not recorded."""
+        topic = f'{self._value("policy")}/step'
+        while self.count_subscribers(topic) == 0:
+            if time.monotonic() > deadline_s:
+                raise QtRosError(f'nobody records {topic}; is the recorder of this robot running?')
+            self._spin()
+        settled_s = time.monotonic() + DISCOVERY_S
+        while time.monotonic() < settled_s:
+            self._spin()
 
     def _loaded_policy(self, deadline_s: float) -> str:
         """Wait until the policy node has loaded its checkpoint; return which one.

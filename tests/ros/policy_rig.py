@@ -108,7 +108,10 @@ class Process:
         self._reader.start()
 
     def event(self, name: str, timeout_s: float = 30.0) -> dict[str, Any]:
-        """Return the first `QT` line of that name that was not returned yet; AssertionError with the output if none comes."""
+        """Return the first `QT` line of that name that was not returned yet.
+
+        AssertionError with the output if none comes.
+        """
         deadline_s = time.monotonic() + timeout_s
         while True:
             for index, found in enumerate(self._events):
