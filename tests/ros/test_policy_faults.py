@@ -113,7 +113,6 @@ def test_a_camera_that_freezes_ends_the_episode_in_the_fallback(ros_domain, run)
             client.spin(0.3)
             frozen = len(commands)
             # A new goal finds the camera stale, and says so instead of driving.
-            client.node.get_logger().info('again')
             again = client.result(client.send_goal(instruction='do it', max_duration_s=1.0))
             client.spin(0.2)
     assert (result.outcome, result.termination) == ('aborted', 'fault')
