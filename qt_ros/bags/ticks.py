@@ -69,7 +69,7 @@ class Part:
 class TickPlan:
     """The ticks of an episode.
 
-    total: ticks between START and STOP, of which
+    total: ticks between START and STOP (up to the last one the policy declared), of which
     leading: before every stream had a sample, and
     in_gaps: while a stream was silent for longer than max_gap_s
     were left out. `undeclared` ticks have a PolicyStep whose samples are not in the bag.
@@ -106,6 +106,8 @@ def plan_ticks(
         first = min(declared)
         t0_ns = declared[first].tick_ns - contract.tick_ns(0, first)
     total = _count_before(contract, t0_ns, segment.stop_ns)
+    if declared:  # what comes after the policy's last tick is the fallback, not a decision
+        total = min(total, max(declared) + 1)
     numbers = _covered_numbers(contract, t0_ns, total, covered)
     ticks: list[Tick] = []
     undeclared = 0
