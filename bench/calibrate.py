@@ -19,7 +19,7 @@ import torch
 from qt_ros.contract import Contract
 from qt_ros.sim.env import BlockArmEnv
 from qt_ros.sim.rollout import evaluate
-from training.checkpoint import find
+from training.checkpoint import find, read_state
 from training.config import load_config
 from training.policy import Policy
 from training.train import train
@@ -73,6 +73,7 @@ def main() -> None:
     parser.add_argument('--preset', type=Path, default=Path('config/training/tiny.yaml'))
     parser.add_argument('--out', type=Path, help='run folder; default: a temporary one')
     parser.add_argument('--episodes', type=int, default=60)
+    parser.add_argument('--resume', action='store_true', help='go on with the run in --out')
     parser.add_argument('--each', action='store_true', help='evaluate every checkpoint')
     parser.add_argument('overrides', nargs='*', help='key=value')
     args = parser.parse_intermixed_args()
@@ -81,7 +82,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         run = args.out or Path(temporary) / 'run'
         began = time.process_time()
-        result = train(args.cache, run, config)
+        done = read_state(find(run))['step'] if args.resume else 0
+        result = train(args.cache, run, config, resume=args.resume)
         minutes = (time.process_time() - began) / 60
         newest = find(run)
         checkpoints = sorted(newest.parent.iterdir()) if args.each else [newest]
@@ -89,8 +91,13 @@ def main() -> None:
         row = {
             'overrides': ' '.join(args.overrides),
             'weights': weights,
-            'cpu_min': round(minutes, 2),
-            'transitions_per_cpu_s': round(result.steps * config.data.batch / minutes / 60),
+            # A run that a signal cut short is not a measurement of its preset.
+            'stopped': result.stopped,
+            'steps_here': result.steps - done,
+            'cpu_min_here': round(minutes, 2),
+            'transitions_per_cpu_s': round(
+                (result.steps - done) * config.data.batch / minutes / 60
+            ),
             **{k: round(result.metrics[k], 3) for k in ('q_success', 'q_failure', 'gap')},
         }
         for folder in checkpoints:
