@@ -45,13 +45,13 @@ class Timed:
         return decision
 
 
-def measure(run: Path, episodes: int) -> dict[str, object]:
+def measure(run: Path, episodes: int, scenes: int) -> dict[str, object]:
     """Return success by instruction and the milliseconds per decision."""
     policy = Policy.load(run)
     policy.warm_up()
     timed, contract = Timed(policy), Contract.parse(policy.contract_text)
     results = evaluate(
-        timed, contract, policy.instructions, episodes, SCENES, env=BlockArmEnv(contract)
+        timed, contract, policy.instructions, episodes, scenes, env=BlockArmEnv(contract)
     )
     by_task = {
         task: sum(r.success for r in results if r.instruction == task)
@@ -73,6 +73,7 @@ def main() -> None:
     parser.add_argument('--preset', type=Path, default=Path('config/training/tiny.yaml'))
     parser.add_argument('--out', type=Path, help='run folder; default: a temporary one')
     parser.add_argument('--episodes', type=int, default=60)
+    parser.add_argument('--scenes', type=int, default=SCENES, help='first seed of the evaluation')
     parser.add_argument('--resume', action='store_true', help='go on with the run in --out')
     parser.add_argument('--each', action='store_true', help='evaluate every checkpoint')
     parser.add_argument('overrides', nargs='*', help='key=value')
@@ -101,7 +102,7 @@ def main() -> None:
             **{k: round(result.metrics[k], 3) for k in ('q_success', 'q_failure', 'gap')},
         }
         for folder in checkpoints:
-            figures = {'checkpoint': folder.name, **measure(folder, args.episodes)}
+            figures = {'checkpoint': folder.name, **measure(folder, args.episodes, args.scenes)}
             print(json.dumps({**row, **figures}), flush=True)
 
 
