@@ -29,12 +29,12 @@ CONTRACT = 'config/robots/block_arm.yaml'
 class DemoPlan:
     """How much of everything; the sizes fit 2 cores and a quarter of an hour."""
 
-    demonstrations: int = 300  # expert attempts, both tasks taking turns
-    noisy: int = 120  # clumsy attempts; one in three succeeds by luck
+    demonstrations: int = 400  # expert attempts, both tasks taking turns
+    noisy: int = 150  # clumsy attempts; one in three succeeds by luck
     random: int = 20  # attempts of knowing nothing; all that they tell is a rate near 0
     drive_episodes: int = 24  # attempts that measure a round; 24 give a 95% interval of +-15%
-    train_steps: int = 1800  # of round 1, in batches of 64: about 15 passes over the data
-    more_steps: int = 900  # of round 2, which starts from round 1
+    train_steps: int = 2200  # of round 1, in batches of 64: about 14 passes over the data
+    more_steps: int = 1000  # of round 2, which starts from round 1
     max_duration_s: float = 7.0  # of an attempt; an expert needs 2 to 4 s
     preset: str = 'tiny'
     instructions: tuple[str, ...] = (  # both start alike: only the words say which is asked for
