@@ -1,24 +1,12 @@
-"""Errors a user can act on: each says what was wrong, what is allowed and what to do."""
+"""Errors of the rooms around training; `UserError` catches these and training's own."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from training.errors import UserError
 
 
-class QtRosError(Exception):
-    """One or more problems with the user's input, all reported at once."""
-
-    def __init__(self, problems: str | Iterable[str]) -> None:
-        self.problems: tuple[str, ...] = (
-            (problems,) if isinstance(problems, str) else tuple(problems)
-        )
-        super().__init__(str(self))
-
-    def __str__(self) -> str:
-        if len(self.problems) == 1:
-            return self.problems[0]
-        lines = '\n'.join(f'  - {problem}' for problem in self.problems)
-        return f'{len(self.problems)} problems:\n{lines}'
+class QtRosError(UserError):
+    """One or more problems with what the user gave, all reported at once."""
 
 
 class ContractError(QtRosError):

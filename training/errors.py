@@ -1,12 +1,12 @@
-"""Errors of the training package: each says what was wrong, what is allowed and what to do."""
+"""Errors a user can act on: each says what was wrong, what is allowed and what to do."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 
-class TrainingError(Exception):
-    """One or more problems with a configuration, a cache or a checkpoint, all reported at once."""
+class UserError(Exception):
+    """One or more problems with what the user gave, all reported at once."""
 
     def __init__(self, problems: str | Iterable[str]) -> None:
         self.problems: tuple[str, ...] = (
@@ -19,3 +19,7 @@ class TrainingError(Exception):
             return self.problems[0]
         lines = '\n'.join(f'  - {problem}' for problem in self.problems)
         return f'{len(self.problems)} problems:\n{lines}'
+
+
+class TrainingError(UserError):
+    """A configuration, cache or checkpoint that cannot be used, or training that went wrong."""

@@ -25,8 +25,7 @@ from qt_ros.cli import (
     train,
 )
 from qt_ros.cli.console import FAILED, STOPPED, Console
-from qt_ros.errors import QtRosError
-from training.errors import TrainingError
+from training.errors import UserError
 
 COMMANDS = (demo, inspect, convert, label, info, train, evaluate, collect, loop, report)
 
@@ -38,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         signal.signal(signal.SIGTERM, _as_interrupt)
         return int(args.run(args, console))
-    except (QtRosError, TrainingError) as error:
+    except UserError as error:
         console.error(str(error))
         return FAILED
     except BrokenPipeError:  # the reader of our output, say `head`, has left

@@ -40,7 +40,7 @@ from qt_ros.nodes.control.records import Decided, EpisodeEnd, Goal, StepRecord, 
 from qt_ros.nodes.control.robot import RobotListener
 from qt_ros.nodes.control.server import EpisodeServer
 from qt_ros.nodes.ros import RELIABLE, announce, run_node
-from training.errors import TrainingError
+from training.errors import UserError
 from training.policy import Policy
 
 SIM_POLL_S = 0.001  # in simulated time the loop looks at every move of the clock
@@ -86,7 +86,7 @@ class PolicyNode(LifecycleNode):
         """Load the checkpoint, check it against the robot, warm up; on failure nothing is kept."""
         try:
             self._configure()
-        except (QtRosError, TrainingError) as error:
+        except UserError as error:
             return self._failed(str(error))
         except Exception:  # noqa: BLE001 - reported, and the node stays unconfigured
             return self._failed(traceback.format_exc())
