@@ -96,12 +96,11 @@ def _over_topics(args: argparse.Namespace, console: Console) -> dict[str, Any]:
             task=task,
         )
         rhythm = cadence(read_steps(bags_of(attempts)))
-    counted = [attempt for attempt in attempts if attempt.outcome != 'aborted']
     summary = {
         'policy_id': policy_id_of(args.run_folder),
         'over_ros': True,
-        **rates([(attempt.instruction, attempt.outcome == 'success') for attempt in counted]),
-        'aborted': len(attempts) - len(counted),
+        **rates([(attempt.instruction, attempt.outcome == 'success') for attempt in attempts]),
+        'aborted': sum(attempt.outcome == 'aborted' for attempt in attempts),
         'cadence': rhythm,
     }
     store(args.run_folder, summary, {})

@@ -29,9 +29,8 @@ class Attempt:
 
 
 def success_rate(attempts: Sequence[Attempt]) -> tuple[int, int]:
-    """Return (successes, attempts that count); aborted ones were no fault of who drove."""
-    counted = [attempt for attempt in attempts if attempt.outcome != 'aborted']
-    return sum(attempt.outcome == 'success' for attempt in counted), len(counted)
+    """Return (successes, attempts); an aborted attempt counts: the task was not done."""
+    return sum(attempt.outcome == 'success' for attempt in attempts), len(attempts)
 
 
 def wait_ready(group: NodeGroup, nodes: Sequence[NodeProcess]) -> None:
