@@ -69,7 +69,7 @@ def show_rounds(summary: dict[str, Any], console: Console) -> None:
                 '{:.0%} to {:.0%}'.format(*each['interval95']),
             )
         )
-    columns = ('policy', 'demos', 'failures', 'own', 'steps', 'training', 'success', '95%')
+    columns = ('policy', 'demos', 'failures', 'own', 'rows', 'training', 'success', '95%')
     console.table(columns, rows, title='Success over real topics')
     console.print()
     console.table(('control loop', ''), list(summary['cadence'].items()))

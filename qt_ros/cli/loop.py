@@ -76,7 +76,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     )
     for number in range(args.rounds + 1):
         loop.round(number, args.steps)
-    summary = loop.summary()
+    summary = loop.summary(dataset=str(args.dataset.resolve()))
     build_report(args.out)
     console.result(summary)
     show_rounds(summary, console)

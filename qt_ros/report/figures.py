@@ -77,7 +77,7 @@ def learning_curves(runs: Sequence[tuple[str, Metrics]]) -> bytes | None:
     runs = [(name, columns) for name, columns in runs if len(columns.get('step', ())) > 1]
     if not runs:
         return None
-    figure, (left, right) = panels(2)
+    figure, (left, right) = panels(2, height=3.3)
     losses = [name for name in ('loss', 'td', 'conservative') if name in runs[0][1]]
     offset = 0.0
     for index, (name, columns) in enumerate(runs):
@@ -108,7 +108,13 @@ def learning_curves(runs: Sequence[tuple[str, Metrics]]) -> bytes | None:
     right.set_title('Mean Q of the recorded actions', loc='left')
     for axes in (left, right):
         axes.set_xlabel('training step')
-        axes.legend(loc='best', fontsize=8.5, frameon=False)
+        axes.legend(
+            loc='upper center',
+            bbox_to_anchor=(0.5, -0.2),
+            ncols=3,
+            fontsize=8.5,
+            frameon=False,
+        )
     return svg(figure)
 
 

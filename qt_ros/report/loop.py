@@ -38,7 +38,7 @@ WHAT = {  # stage -> what happened in it
 def sections(root: Path) -> tuple[str, str, list[Section]]:
     """Return title, subtitle and sections of the report on a loop."""
     summary = json.loads((root / 'summary.json').read_text(encoding='utf-8'))
-    dataset = _dataset(root)
+    dataset = _dataset(root, summary)
     newest = root / 'bags' / f'round_{summary["rounds"][-1]["round"]}'
     steps = read_steps(find_bags(newest)) if newest.is_dir() else []
     episodes = dataset.episodes if dataset else []
@@ -57,8 +57,8 @@ def sections(root: Path) -> tuple[str, str, list[Section]]:
     return f'The closed loop: {root.name}', subtitle, parts
 
 
-def _dataset(root: Path) -> Dataset | None:
-    path = root / 'dataset'
+def _dataset(root: Path, summary: Mapping[str, Any]) -> Dataset | None:
+    path = Path(summary.get('dataset', root / 'dataset'))
     return Dataset(path) if (path / 'meta' / 'info.json').is_file() else None
 
 
