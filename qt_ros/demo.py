@@ -35,6 +35,7 @@ class DemoPlan:
     drive_episodes: int = 24  # attempts that measure a round; 24 give a 95% interval of +-15%
     train_steps: int = 2200  # of round 1, in batches of 64: about 14 passes over the data
     more_steps: int = 1000  # of round 2, which starts from round 1
+    more_lr: float = 4e-4  # of round 2: a network that works already needs smaller steps
     max_duration_s: float = 7.0  # of an attempt; an expert needs 2 to 4 s
     preset: str = 'tiny'
     instructions: tuple[str, ...] = (  # both start alike: only the words say which is asked for
@@ -64,6 +65,7 @@ def run_demo(root: Path, plan: DemoPlan, tasks: Tasks) -> dict[str, Any]:
             drive_episodes=plan.drive_episodes,
             max_duration_s=plan.max_duration_s,
             preset=preset_path(plan.preset),
+            further=(f'optim.lr={plan.more_lr}',),
             drive_seed=plan.drive_seed,
         ),
         tasks=tasks,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,9 +33,6 @@ def learn(
     for dataset in datasets:
         with tasks(f'Cache of {dataset.name}', None) as task:
             caches.append(build_cache(dataset, task.update))
-    # Threads that spin while they wait for each other stand still where another process needs the
-    # cores: ten times slower on a busy machine. Read when torch is loaded, which is here.
-    os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
     from training.train import train  # after the cheap checks: loading torch takes seconds
 
     with tasks(title, None) as task:

@@ -39,6 +39,7 @@ class Settings:
     max_duration_s: float  # of an attempt
     preset: Path | None  # of the first training; None: the settings of the run to start from
     overrides: tuple[str, ...] = ()  # key=value, on top of it
+    further: tuple[str, ...] = ()  # the same, where training goes on from an earlier run
     drive_seed: int = 9_000_000  # first scene; far from those of demonstrations
     workers: int = 2  # that convert
 
@@ -134,6 +135,8 @@ class Loop:
         from training.config import load_config
 
         overrides = [*self.settings.overrides]
+        if self.run is not None:
+            overrides += self.settings.further
         if steps is not None:
             overrides.append(f'optim.steps={steps}')
         preset = self.run / 'config.json' if self.run is not None else self.settings.preset

@@ -20,6 +20,7 @@ import sys
 import time
 from typing import Any
 
+import numpy as np
 import rclpy
 from geometry_msgs.msg import Pose, PoseArray
 from q_transformer_ros.msg import EpisodeEvent
@@ -314,7 +315,9 @@ class SimRobot(Node):
     def _reset(self, instruction: str, seed: int) -> int:
         """Put the scene into a fresh state and publish a full set of sensors of it.
 
-        The time in which the blocks settle does not count for the sensors' clock.
+        The time in which the blocks settle does not count for the sensors' clock. The cameras go
+        on at a random phase, as free-running ones do: images are of any age where an episode
+        begins, in lockstep too.
         """
         used = self.world.reset(instruction, seed)
         self.world.advance(SETTLE_STEPS)
@@ -324,7 +327,12 @@ class SimRobot(Node):
         if isinstance(self._pace, Lockstep):
             self._pace.end(self.now_ns)
         self._publish_success(False)
+        captured_ns = self.now_ns
         self._publish_sensors()
+        # Whole pairs of steps: states and images are captured at once or at least a pair apart.
+        pairs = sensors.CAMERA_PERIOD_NS // (2 * STEP_NS)
+        phase = int(np.random.default_rng(used).integers(1, pairs, endpoint=True))
+        self._next_camera_ns = captured_ns + phase * 2 * STEP_NS
         return used
 
     def destroy_node(self) -> None:
