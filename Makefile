@@ -18,7 +18,12 @@ test: setup lint  ## lint, type check and all tests
 lint: setup  ## ruff and mypy
 	@. ./env.sh && ruff check . && ruff format --check . && mypy
 
+bench: setup  ## CPU-minutes of training against success, in process: about 10 minutes
+	@. ./env.sh && mkdir -p runs/bench && rm -rf runs/bench/cache runs/bench/run \
+	&& python bench/make_block_cache.py --out runs/bench/cache --demos 200 --noisy 75 \
+	&& python bench/calibrate.py --cache runs/bench/cache --out runs/bench/run --each --scenes 9500000
+
 clean:  ## remove what setup, test and demo made
-	rm -rf .venv .colcon .stamps build dist *.egg-info runs/demo runs/demo.*
+	rm -rf .venv .colcon .stamps build dist *.egg-info runs/demo runs/demo.* runs/bench
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
