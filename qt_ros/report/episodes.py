@@ -23,9 +23,9 @@ def outcomes_section(episodes: Sequence[EpisodeMeta]) -> Section:
     for episode in episodes:
         groups.setdefault(group_of(episode), Counter())[episode.outcome] += 1
     section = Section(
-        'Episodes', 'How the episodes of each recording session ended; failures are kept and used.'
+        'Episodes', 'How the episodes of each stage ended; failures are kept and used.'
     )
-    section.figure(outcome_bars(groups), 'outcomes by recording session')
+    section.figure(outcome_bars(groups), 'outcomes by stage')
     tasks: dict[str, Counter[str]] = {}
     for episode in episodes:
         tasks.setdefault(episode.instruction, Counter())[episode.outcome] += 1
