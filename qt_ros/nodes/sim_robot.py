@@ -102,7 +102,7 @@ class SimRobot(Node):
 
     @property
     def now_ns(self) -> int:
-        """Return the time of the sensors (ns)."""
+        """Return the time of the simulation (ns)."""
         return self._offset_ns + self.world.time_ns
 
     def _make_topics(self, lockstep: bool) -> None:
@@ -196,28 +196,33 @@ class SimRobot(Node):
             self._publish_success(success)
 
     def _capture(self) -> list[tuple[Publisher, Any]]:
-        """Return what is due now, and by whom to publish it."""
+        """Return what is due now, and by whom to publish it.
+
+        In real time the stamps are the wall clock's: a simulation that lost time to a busy
+        machine must not make its sensors look old for ever after.
+        """
         now_ns = self.now_ns
+        stamp_ns = now_ns if isinstance(self._pace, Lockstep) else time.time_ns()
         messages: list[tuple[Publisher, Any]] = []
         if now_ns >= self._next_camera_ns:
             self._next_camera_ns += sensors.CAMERA_PERIOD_NS
-            messages += self._captured_images(now_ns)
+            messages += self._captured_images(stamp_ns)
         if now_ns >= self._next_state_ns:
             self._next_state_ns += sensors.STATE_PERIOD_NS
-            messages += self._captured_state(now_ns)
+            messages += self._captured_state(stamp_ns)
         return messages
 
-    def _captured_images(self, now_ns: int) -> list[tuple[Publisher, Any]]:
+    def _captured_images(self, stamp_ns: int) -> list[tuple[Publisher, Any]]:
         messages = []
         for camera, publisher in self._images.items():
             image = sensors.image(self.world, camera, self._size)
             msg = CompressedImage(format=image.format, data=array.array('B', image.data))
-            msg.header.stamp = to_stamp(now_ns)
+            msg.header.stamp = to_stamp(stamp_ns)
             msg.header.frame_id = f'{camera}_camera'
             messages.append((publisher, msg))
         return messages
 
-    def _captured_state(self, now_ns: int) -> list[tuple[Publisher, Any]]:
+    def _captured_state(self, stamp_ns: int) -> list[tuple[Publisher, Any]]:
         """Return the joint states and, last, the truth about the blocks."""
         messages: list[tuple[Publisher, Any]] = []
         for publisher, state in (
@@ -230,7 +235,7 @@ class SimRobot(Node):
         truth.header.frame_id = 'world'
         messages.append((self._truth, truth))
         for _, msg in messages:
-            msg.header.stamp = to_stamp(now_ns)
+            msg.header.stamp = to_stamp(stamp_ns)
         return messages
 
     def _publish_success(self, success: bool) -> None:
