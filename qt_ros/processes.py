@@ -34,6 +34,7 @@ from qt_ros.errors import QtRosError
 PREFIX = 'QT '
 TAIL_LINES = 15
 PATIENCE_S = (8.0, 4.0)  # after SIGINT, after SIGTERM; then SIGKILL
+PARTICIPANTS = 32  # of a domain that are looked for
 DOMAINS = range(1, 102)  # ROS_DOMAIN_IDs whose ports lie below those that Linux hands out
 
 Event = dict[str, Any]
@@ -42,19 +43,26 @@ Event = dict[str, Any]
 def free_domain() -> int:
     """Return a ROS_DOMAIN_ID that nobody on this machine uses at the moment.
 
-    The first participant of a domain listens on a UDP port that follows from the domain (RTPS 2.5,
-    9.6.2.3: 7400 + 250 * domain + 10); who can have that port is alone.
+    A participant of a domain listens on UDP ports that follow from the domain and from its number
+    among those of the machine or, with some middlewares, of its process (RTPS 2.5, 9.6.2.3: 7400 +
+    250 * domain + 10 + 2 * number); who can have the first ports is alone.
     """
     domains = list(DOMAINS)
     random.SystemRandom().shuffle(domains)
     for domain in domains:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as port:
-            try:
-                port.bind(('', 7400 + 250 * domain + 10))
-            except OSError:
-                continue
+        first = 7400 + 250 * domain + 10
+        if all(_is_free(first + 2 * number) for number in range(PARTICIPANTS)):
             return domain
     raise QtRosError('every ROS_DOMAIN_ID is in use; set one, or stop some nodes')
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind(('', port))
+        except OSError:
+            return False
+        return True
 
 
 def private_environment(environment: Mapping[str, str] | None = None) -> dict[str, str]:
