@@ -72,6 +72,23 @@ def targets_of(
     return Actions(targets, frozenset(used))
 
 
+def departures(
+    arrivals_ns: NDArray[np.int64], sent_ns: Sequence[int], within_ns: int
+) -> NDArray[np.int64]:
+    """Move arrivals (N,) back to when the policy says that it sent them.
+
+    A command without a header is known by its arrival at the recorder, which may lie behind the
+    end of its tick. Each time of `sent_ns` takes the first arrival after it, within `within_ns`.
+    Both are sorted; so is the result. Sent at 10, 20, arrived at 11, 23, 24: 10, 20, 24.
+    """
+    found = arrivals_ns.copy()
+    for sent in sent_ns:
+        index = int(np.searchsorted(arrivals_ns, sent))
+        if index < len(found) and arrivals_ns[index] - sent < within_ns:
+            found[index] = sent
+    return found
+
+
 def commanded_actions(contract: Contract, targets: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return (T, A) from targets (T+1, A)."""
     rows = [

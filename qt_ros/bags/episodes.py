@@ -14,6 +14,7 @@ from qt_ros.bags.accounting import Ledger
 from qt_ros.bags.actions import (
     Commands,
     columns_of,
+    departures,
 )
 from qt_ros.bags.events import read_events, read_steps
 from qt_ros.bags.labels import Label
@@ -221,6 +222,7 @@ class BagConversion:
     def _commands(self, segment: Segment) -> list[Commands]:
         """Decode the commands of an episode; those that do not decode are reported."""
         found = []
+        sent_ns = sorted(s.command_ns for _, s in self._steps_of(segment) if s.command_ns)
         for action, columns in columns_of(self.contract):
             name = self.sources.names.get(action.topic or '')
             if name is None:
@@ -229,6 +231,8 @@ class BagConversion:
             low = np.searchsorted(stamps, segment.start_ns, side='left')
             high = np.searchsorted(stamps, segment.stop_ns, side='right')
             stamps, ordinals = stamps[low:high], ordinals[low:high]
+            if self.sources.by_arrival(name):
+                stamps = departures(stamps, sent_ns, self.contract.period_ns // 2)
             targets = np.full((len(stamps), columns.stop - columns.start), np.nan)
             row_of = {ordinal: row for row, ordinal in enumerate(ordinals.tolist())}
             for topic, _, data, ordinal in self.bag.fetch(row_of):

@@ -68,6 +68,7 @@ def _step(message: Any) -> Step | None:
         valid=dict(zip(names, map(bool, message.stream_valid), strict=True)),
         requested=dict(zip(dims, requested, strict=True)) if len(dims) == len(requested) else {},
         late=bool(getattr(message, 'late', False)),
+        command_ns=_time_ns(message.command_stamp) if hasattr(message, 'command_stamp') else 0,
     )
 
 

@@ -63,6 +63,13 @@ class BagSources:
         last = np.append(stamps[1:] != stamps[:-1], True) if len(stamps) else np.zeros(0, bool)
         return stamps[last], ordinals[last]
 
+    def by_arrival(self, topic: str) -> bool:
+        """Say whether a topic's messages are known by their log times, for want of a header."""
+        index = self.index.get(topic)
+        return index is not None and bool(
+            (index.stamps_ns(self.contract.clock) == index.log_ns).all()
+        )
+
     def stream_times(self) -> dict[str, Times]:
         """Return the usable samples of each observation stream."""
         return {

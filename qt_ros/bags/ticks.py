@@ -36,6 +36,7 @@ class Step:
     valid: Mapping[str, bool]
     requested: Mapping[str, float]  # {dimension: value}
     late: bool = False  # the decision was discarded
+    command_ns: int = 0  # when its commands left; 0: none did
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from made_bags import MS, T0, Bag, contract, jpeg, steady
 
+from qt_ros.bags.actions import departures
 from qt_ros.bags.episodes import BagConversion, episodes_of
 from qt_ros.bags.reader import BagReader
 from qt_ros.episode import Episode
@@ -344,3 +345,10 @@ def test_images_can_be_read_after_the_bag_was_closed(tmp_path: Path) -> None:
     episode = one(steady(), tmp_path)
     assert len(list(episode.images['front']())) == len(list(episode.images['front']())) == 10
     assert jpeg(1) != jpeg(200)
+
+
+def test_commands_without_a_header_count_from_when_they_were_sent() -> None:
+    arrivals = np.array([11, 23, 24, 70, 95])
+    # The third of 20's and the one of 95 are nobody's; what was sent at 40 never arrived.
+    assert departures(arrivals, [10, 20, 40, 69], 10).tolist() == [10, 20, 24, 69, 95]
+    assert departures(arrivals[:0], [10], 10).tolist() == []
