@@ -15,7 +15,7 @@ from qt_ros.bags.accounting import add_up
 from qt_ros.contract import Contract
 
 if TYPE_CHECKING:
-    from qt_ros.bags.converter import BagResult
+    from qt_ros.bags.work import BagResult
 
 REPORT = 'conversion_report.json'
 PERCENTILES = (50, 90, 99, 100)
