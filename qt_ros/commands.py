@@ -48,7 +48,7 @@ def decode_command(action_topic: ActionTopic, msg: Any) -> Vector:
     if action_topic.type is None:
         raise CommandError('a next_state action has no command message to decode')
     fields = [dim.field for dim in action_topic.dims]
-    values = read_fields(msg, action_topic.type, fields)
+    values = read_fields(msg, action_topic.type, fields, action_topic.by_index)
     return np.array([np.nan if v is None else v for v in values], dtype=np.float64)
 
 
@@ -146,7 +146,7 @@ def _fill(
     if kind == types.JOINT_TRAJECTORY:
         _fill_trajectory(msg, pairs, duration_s, new_message)
     elif kind == types.JOINT_STATE:
-        _fill_joint_state(msg, pairs)
+        _fill_joint_state(msg, pairs, action.by_index)
     elif kind == types.JOINT_JOG:
         _fill_joint_jog(msg, pairs, duration_s)
     elif kind in (types.FLOAT32_ARRAY, types.FLOAT64_ARRAY):
@@ -174,8 +174,12 @@ def _fill_trajectory(
     msg.points = [point]
 
 
-def _fill_joint_state(msg: Any, pairs: dict[str, float]) -> None:
-    msg.name, arrays = _by_joint(pairs)
+def _fill_joint_state(msg: Any, pairs: dict[str, float], by_index: bool) -> None:
+    if by_index:
+        kinds = dict.fromkeys(field.split('.')[0] for field in pairs)
+        arrays = {kind: _by_index(kind, pairs) for kind in kinds}
+    else:
+        msg.name, arrays = _by_joint(pairs)
     for kind, values in arrays.items():
         _assign(msg, kind, values)
 
@@ -185,6 +189,11 @@ def _fill_joint_jog(msg: Any, pairs: dict[str, float], duration_s: float) -> Non
     msg.duration = float(duration_s)
     for kind, values in arrays.items():
         _assign(msg, _JOG_ARRAYS[kind], values)
+
+
+def _by_index(kind: str, pairs: dict[str, float]) -> list[float]:
+    """Return the values of KIND.0, KIND.1, ...; a contract leaves none of them out."""
+    return [pairs[field] for i in range(len(pairs)) if (field := f'{kind}.{i}') in pairs]
 
 
 def _by_joint(pairs: dict[str, float]) -> tuple[list[str], dict[str, list[float]]]:

@@ -38,6 +38,8 @@ class Camera:
     type: str
     size: tuple[int, int]  # (height, width) [px] that images are resized to
     max_age_s: float = 0.25  # an older image is still used, but marked invalid
+    crop: tuple[int, int, int, int] | None = None  # (top, left, height, width) [px], cut out first
+    depth_m: tuple[float, float] | None = None  # depth images: (near, far) [m] become grey 1..255
 
     @property
     def stream(self) -> str:
@@ -84,6 +86,7 @@ class ActionTopic:
     type: str | None
     source: str = 'command'  # command | next_state (then topic and type are None)
     dims: tuple[ActionDim, ...] = ()
+    by_index: bool = False  # JointState without names: fields are 'position.0', ...
 
 
 @dataclass(frozen=True)
@@ -198,6 +201,8 @@ class Contract:
         """
         if dim.base:
             return self.state_index(dim.base)
+        if any(topic.by_index and dim in topic.dims for topic in self.action):
+            return None
         found = self.state_index(f'position.{dim.field}')
         if found is None and not dim.field.isdigit() and dim.field != 'data':
             found = self.state_index(dim.field)
@@ -273,12 +278,18 @@ def _plain(value: Any) -> Any:
 
 
 def _camera_dict(camera: Camera) -> dict[str, Any]:
-    return {
+    content: dict[str, Any] = {
         'topic': camera.topic,
         'type': camera.type,
         'size': list(camera.size),
         'max_age_s': camera.max_age_s,
     }
+    # Only where given: contracts from before these keys keep their hash.
+    if camera.crop is not None:
+        content['crop'] = list(camera.crop)
+    if camera.depth_m is not None:
+        content['depth_m'] = list(camera.depth_m)
+    return content
 
 
 def _state_dict(stream: StateStream) -> dict[str, Any]:
@@ -297,6 +308,8 @@ def _action_dict(action: ActionTopic) -> dict[str, Any]:
         head: dict[str, Any] = {'from': 'next_state'}
     else:
         head = {'topic': action.topic, 'type': action.type}
+    if action.by_index:
+        head['by_index'] = True  # only where given, so that older contracts keep their hash
     return {**head, 'dims': [_dim_dict(dim) for dim in action.dims]}
 
 

@@ -25,6 +25,9 @@ from qt_ros.contract_values import (
     bad_name,
     check_complete,
     check_field,
+    read_by_index,
+    read_crop,
+    read_depth_range,
     read_limit,
     read_max_age,
     read_size,
@@ -33,7 +36,6 @@ from qt_ros.message_types import (
     CAMERA_TYPES,
     COMMAND_TYPES,
     EPISODE_EVENT,
-    JOINT_STATE,
     JOINT_TRAJECTORY,
     STATE_TYPES,
 )
@@ -100,7 +102,8 @@ class _Parser:
             if not _NAME.fullmatch(name):
                 value.problem(bad_name('camera', name))
             keys = value.mapping(
-                ('topic', 'type', 'size', 'max_age_s'), required=('topic', 'type', 'size')
+                ('topic', 'type', 'size', 'max_age_s', 'crop', 'depth_m'),
+                required=('topic', 'type', 'size'),
             )
             self._new_stream(name, value)
             type = self._type(keys, CAMERA_TYPES, 'image')
@@ -111,6 +114,8 @@ class _Parser:
                     type,
                     read_size(keys['size']) if 'size' in keys else (0, 0),
                     read_max_age(keys),
+                    read_crop(keys['crop']) if 'crop' in keys else None,
+                    read_depth_range(keys['depth_m']) if 'depth_m' in keys else None,
                 )
             )
         return tuple(found)
@@ -127,9 +132,7 @@ class _Parser:
             else:
                 name = topic.strip('/').replace('/', '_')
             self._new_stream(name, keys.get('name', value))
-            by_index = bool(keys['by_index'].boolean()) if 'by_index' in keys else False
-            if by_index and type and type != JOINT_STATE:
-                keys['by_index'].problem(f'is for {JOINT_STATE} only')
+            by_index = read_by_index(keys, type)
             fields = self._fields(keys['fields'], type, by_index) if 'fields' in keys else ()
             found.append(StateStream(name, topic, type, fields, read_max_age(keys), by_index))
         return tuple(found)
@@ -142,7 +145,7 @@ class _Parser:
                 continue
             if text in found:
                 value.problem(f'field {text} is listed twice')
-            check_field(value, text, type, by_index and type == JOINT_STATE)
+            check_field(value, text, type, by_index)
             found.append(text)
         return tuple(found)
 
@@ -162,11 +165,12 @@ class _Parser:
         return tuple(self._action_topic(value) for value in section.items())
 
     def _action_topic(self, value: Value) -> ActionTopic:
-        keys = value.mapping(('topic', 'type', 'from', 'dims'), required=('dims',))
+        keys = value.mapping(('topic', 'type', 'from', 'by_index', 'dims'), required=('dims',))
         source = (keys['from'].choice(SOURCES, 'source') if 'from' in keys else None) or 'command'
         type = topic = None
+        by_index = False
         if source == 'next_state':
-            for key in ('topic', 'type'):
+            for key in ('topic', 'type', 'by_index'):
                 if key in keys:
                     keys[key].problem('is not used with "from: next_state"; leave it out')
         else:
@@ -176,21 +180,23 @@ class _Parser:
                         f'key {key!r} is missing (recordings without commands: from: next_state)'
                     )
             type = self._type(keys, COMMAND_TYPES, 'command')
+            by_index = read_by_index(keys, type)
             topic = self._topic(keys, type, value)
             first = self._command_topics.setdefault(topic, value) if topic else value
             if first is not value:
                 value.problem(f'{topic} is commanded in line {first.line} too; join their dims')
         dims: list[ActionDim] = []
         for item in keys['dims'].items() if 'dims' in keys else []:
-            dim = self._dim(item, type, source)
+            dim = self._dim(item, type, source, by_index)
             if dim.field and dim.field in [other.field for other in dims]:
                 item.problem(f'field {dim.field!r} is commanded twice')
             dims.append(dim)
         if type and 'dims' in keys:
-            check_complete(keys['dims'], type, [dim.field for dim in dims if dim.field])
-        return ActionTopic(topic, type, source, tuple(dims))
+            fields = [dim.field for dim in dims if dim.field]
+            check_complete(keys['dims'], type, fields, by_index)
+        return ActionTopic(topic, type, source, tuple(dims), by_index)
 
-    def _dim(self, value: Value, type: str | None, source: str) -> ActionDim:
+    def _dim(self, value: Value, type: str | None, source: str, by_index: bool) -> ActionDim:
         keys = value.mapping(
             ('name', 'field', 'mode', 'low', 'high', 'bins', 'unit', 'base'),
             required=('name', 'field', 'low', 'high', 'bins'),
@@ -198,7 +204,7 @@ class _Parser:
         name = self._dim_name(keys['name']) if 'name' in keys else ''
         field = (keys['field'].text() if 'field' in keys else None) or ''
         if field and source == 'command':
-            check_field(keys['field'], field, type or '', False)
+            check_field(keys['field'], field, type or '', by_index)
         mode = (keys['mode'].choice(MODES, 'mode') if 'mode' in keys else 'absolute') or ''
         if mode == 'velocity' and type == JOINT_TRAJECTORY:
             keys['mode'].problem('a JointTrajectory carries positions; allowed: absolute, delta')

@@ -23,12 +23,16 @@ def check_field(value: Value, text: str, type: str, by_index: bool) -> None:
             value.problem(f'{text!r} is not a field of {type}; allowed: {syntax.words}')
 
 
-def check_complete(value: Value, type: str, fields: Sequence[str]) -> None:
+def check_complete(value: Value, type: str, fields: Sequence[str], by_index: bool = False) -> None:
     """Check that the fields fill the arrays of a command, so that no entry must be made up."""
     missing: list[str] = []
+    # Of n distinct indices from 0 without a gap, none is above n - 1.
     if type in (FLOAT32_ARRAY, FLOAT64_ARRAY):
-        # Of n distinct indices from 0 without a gap, none is above n - 1.
         missing = [str(i) for i in range(len(fields)) if str(i) not in fields]
+    elif by_index:
+        kinds = [field.split('.', 1)[0] for field in fields]
+        wanted = [f'{kind}.{i}' for kind in dict.fromkeys(kinds) for i in range(kinds.count(kind))]
+        missing = [field for field in wanted if field not in fields]
     elif type in (JOINT_STATE, JOINT_JOG):
         split = [field.split('.', 1) for field in fields if '.' in field]
         kinds = dict.fromkeys(kind for kind, _ in split)
@@ -46,6 +50,43 @@ def read_size(value: Value) -> tuple[int, int]:
         return 0, 0
     height, width = pair[0].integer(8, 8192), pair[1].integer(8, 8192)
     return height or 0, width or 0
+
+
+def read_crop(value: Value) -> tuple[int, int, int, int] | None:
+    """Read [top, left, height, width] in pixels of the recorded image."""
+    parts = value.items(at_least=4)
+    if len(parts) > 4:
+        value.problem('needs four whole numbers: [top, left, height, width]')
+    if len(parts) != 4:
+        return None
+    top, left = (part.integer(0, 65535) for part in parts[:2])
+    height, width = (part.integer(1, 65536) for part in parts[2:])
+    if top is None or left is None or height is None or width is None:
+        return None
+    return top, left, height, width
+
+
+def read_depth_range(value: Value) -> tuple[float, float] | None:
+    """Read [near, far] in metres, 0 <= near < far."""
+    pair = value.pair()
+    if pair is None:
+        return None
+    near, far = pair[0].number(at_least=0.0), pair[1].number(above=0.0)
+    if near is None or far is None:
+        return None
+    if near >= far:
+        value.problem(f'near {near:g} must be smaller than far {far:g}')
+    return near, far
+
+
+def read_by_index(keys: dict[str, Value], type: str) -> bool:
+    """Read the optional by_index: the arrays of a JointState without names are counted off."""
+    by_index = bool(keys['by_index'].boolean()) if 'by_index' in keys else False
+    if by_index and type and type != JOINT_STATE:
+        keys['by_index'].problem(
+            f'is for {JOINT_STATE} only (arrays are by index anyway); leave it out for {type}'
+        )
+    return by_index and type == JOINT_STATE
 
 
 def read_max_age(keys: dict[str, Value]) -> float:

@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from qt_ros.contract import Camera
 from qt_ros.message_types import CAMERA_TYPES, COMPRESSED_IMAGE, IMAGE, DecodeError
 
 Pixels = NDArray[Any]
@@ -31,22 +32,38 @@ _DEPTH_HEADER = struct.Struct('<iff')  # format, quantisation A and B of compres
 _MONO16_SCALE = 255.0 / 65535.0
 
 
-def decode_image(msg: Any, type: str, size: tuple[int, int]) -> Rgb:
-    """Decode one image and resize it by area (aspect is not kept) to `size` = (height, width).
+def decode_image(msg: Any, camera: Camera) -> Rgb:
+    """Decode one image, crop it, and resize it by area (aspect is not kept) to the camera's size.
 
-    Returns a fresh (H, W, 3) uint8 array, RGB. DecodeError: damaged data or unknown encoding.
+    Returns a fresh (H, W, 3) uint8 array, RGB. DecodeError: damaged data or unknown encoding, or
+    an image that does not contain the crop.
     """
-    if type == IMAGE:
+    if camera.type == IMAGE:
         image = _decode_raw(msg)
-    elif type == COMPRESSED_IMAGE:
+    elif camera.type == COMPRESSED_IMAGE:
         image = _decode_compressed(msg)
     else:
-        raise DecodeError(f'{type} is no image; supported: {", ".join(CAMERA_TYPES)}')
-    height, width = size
+        raise DecodeError(f'{camera.type} is no image; supported: {", ".join(CAMERA_TYPES)}')
+    image = _crop(image, camera)
+    height, width = camera.size
     if image.shape[:2] != (height, width):
         resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
         return np.asarray(resized, dtype=np.uint8)
     return np.array(image, dtype=np.uint8, order='C')
+
+
+def _crop(image: Pixels, camera: Camera) -> Pixels:
+    """Cut out the contract's part of the recorded image."""
+    if camera.crop is None:
+        return image
+    top, left, height, width = camera.crop
+    if top + height > image.shape[0] or left + width > image.shape[1]:
+        raise DecodeError(
+            f'camera {camera.name}: the image is {image.shape[0]}x{image.shape[1]} '
+            f'(height x width), its crop needs {top + height}x{left + width}: '
+            f'{height}x{width} from row {top} and column {left}'
+        )
+    return image[top : top + height, left : left + width]
 
 
 def _bayer(code: int) -> Callable[[Pixels], Pixels]:

@@ -110,7 +110,7 @@ def build_observation(
     valid = {name: sample.valid for name, sample in samples.items()}
     for camera in contract.cameras:
         message = resolve(samples[camera.stream].item)
-        images[camera.name] = decode_image(message, camera.type, camera.size)
+        images[camera.name] = decode_image(message, camera)
     for stream in contract.state:
         message = resolve(samples[stream.stream].item)
         decoded = decode_state(message, stream.type, stream.fields, stream.by_index)

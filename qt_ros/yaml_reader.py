@@ -104,16 +104,22 @@ class Value:
         self.problem('needs true or false')
         return None
 
-    def number(self, above: float | None = None, at_most: float | None = None) -> float | None:
-        """Return a finite float, larger than `above` and not larger than `at_most` if given."""
+    def number(
+        self,
+        above: float | None = None,
+        at_most: float | None = None,
+        at_least: float | None = None,
+    ) -> float | None:
+        """Return a finite float within the limits that are given; `above` itself is outside."""
         limits = [f'> {above:g}'] if above is not None else []
+        limits += [f'>= {at_least:g}'] if at_least is not None else []
         limits += [f'<= {at_most:g}'] if at_most is not None else []
         allowed = 'allowed: a finite number' + ''.join(f' {limit}' for limit in limits)
         number = _to_float(self._node)
         if number is None:
             self.problem(f'{self._shown()} is not a number; {allowed}')
             return None
-        low_ok = above is None or number > above
+        low_ok = (above is None or number > above) and (at_least is None or number >= at_least)
         high_ok = at_most is None or number <= at_most
         if not math.isfinite(number) or not low_ok or not high_ok:
             self.problem(f'{self._shown()} is out of range; {allowed}')

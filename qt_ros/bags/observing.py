@@ -102,7 +102,7 @@ class BagFrames:
         for topic, _, data, ordinal in bag.fetch(last_use):
             try:
                 message = deserialize(bag.topics[topic], data, topic)
-                held[ordinal] = decode_image(message, camera.type, camera.size)
+                held[ordinal] = decode_image(message, camera)
             except QtRosError as exc:
                 raise Unusable(camera.stream, ordinal, str(exc)) from exc
             while row < len(ordinals) and ordinals[row] in held:
@@ -132,7 +132,7 @@ def _try(contract: Contract, stream: str, message: Any) -> None:
     """Raise `QtRosError` if the message does not serve the stream."""
     for camera in contract.cameras:
         if camera.stream == stream:
-            decode_image(message, camera.type, camera.size)
+            decode_image(message, camera)
     for state in contract.state:
         if state.stream == stream:
             values = decode_state(message, state.type, state.fields, state.by_index)

@@ -12,7 +12,7 @@ from qt_ros.bags.inspect import inspect_bag
 from qt_ros.bags.reader import BagReader
 from qt_ros.bags.suggest import suggest_contract
 from qt_ros.bags.types import MessageTypes, deserialize
-from qt_ros.contract import Contract
+from qt_ros.contract import Camera, Contract
 from qt_ros.dataset import Dataset
 from qt_ros.decoding import decode_image, decode_state
 from qt_ros.errors import BagError
@@ -143,7 +143,9 @@ def test_ros1_depth_images_decode(real_bags: Path) -> None:
         assert len(images) == 6
         for record in bag.messages(images):
             info = bag.topics[record.topic]
-            image = decode_image(deserialize(info, record.data), info.type, (48, 84))
+            image = decode_image(
+                deserialize(info, record.data), Camera('c', record.topic, info.type, (48, 84))
+            )
             assert image.shape == (48, 84, 3)
             assert image.any()
 

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qt_ros import image_decoding
+from qt_ros.contract import Camera
 from qt_ros.decoding import DecodeError, decode_image, decode_state, fields_of, holds
 from qt_ros.message_types import COMPRESSED_IMAGE, IMAGE, JOINT_STATE, JOINT_TRAJECTORY
 
@@ -29,6 +30,10 @@ def set_array(msg: Any, name: str, values: Any) -> None:
         setattr(msg, name, np.asarray(values, dtype=old.dtype))
     else:
         setattr(msg, name, values if isinstance(values, list) else values.tolist())
+
+
+def camera(type: str, size: tuple[int, int], **keys: Any) -> Camera:
+    return Camera('front', '/front', type, size, **keys)
 
 
 def image(
@@ -78,7 +83,7 @@ COLOURS = {
 def test_colours(new_message: NewMessage, encoding: str, pad: int) -> None:
     pixels, expected = COLOURS[encoding]
     pad *= pixels.dtype.itemsize
-    decoded = decode_image(image(new_message, pixels, encoding, pad), IMAGE, (6, 8))
+    decoded = decode_image(image(new_message, pixels, encoding, pad), camera(IMAGE, (6, 8)))
     np.testing.assert_array_equal(decoded, expected)
     assert decoded.dtype == np.uint8
     assert decoded.flags.c_contiguous
@@ -90,7 +95,9 @@ def test_sixteen_bits_in_both_byte_orders(new_message: NewMessage, pad: int) -> 
     pixels = RNG.integers(0, 65536, (6, 8), dtype=np.uint16)
     expected = np.rint(pixels / 257.0).astype(np.uint8)
     for big in (False, True):
-        decoded = decode_image(image(new_message, pixels, 'mono16', pad, big), IMAGE, (6, 8))
+        decoded = decode_image(
+            image(new_message, pixels, 'mono16', pad, big), camera(IMAGE, (6, 8))
+        )
         np.testing.assert_array_equal(decoded, np.dstack([expected] * 3))
 
 
@@ -98,13 +105,13 @@ def test_depth_in_millimetres_and_metres_gives_the_same_grey(new_message: NewMes
     millimetres = np.array([[0, 1, 500, 1000], [2000, 4000, 20000, 65535]], np.uint16)
     metres = millimetres.astype(np.float32) / np.float32(1000)
     metres[0, 0] = np.nan
-    a = decode_image(image(new_message, millimetres, '16UC1'), IMAGE, (2, 4))
-    b = decode_image(image(new_message, metres, '32FC1', big=True), IMAGE, (2, 4))
+    a = decode_image(image(new_message, millimetres, '16UC1'), camera(IMAGE, (2, 4)))
+    b = decode_image(image(new_message, metres, '32FC1', big=True), camera(IMAGE, (2, 4)))
     np.testing.assert_array_equal(a, b)
     assert a[:, :, 0].tolist() == [[0, 255, 170, 128], [85, 51, 12, 4]]
     for unknown in (np.inf, -np.inf, -1.0, 0.0):
         msg = image(new_message, np.full((8, 8), unknown, np.float32), '32FC1')
-        assert not decode_image(msg, IMAGE, (8, 8)).any()
+        assert not decode_image(msg, camera(IMAGE, (8, 8))).any()
 
 
 # Which colour the pattern's top left 2x2 pixels see.
@@ -116,15 +123,17 @@ def test_bayer_patterns(new_message: NewMessage, pattern: str) -> None:
     colour = {'R': 200, 'G': 100, 'B': 30}
     tile = np.array([colour[c] for c in BAYER[pattern]], np.uint8).reshape(2, 2)
     msg = image(new_message, np.tile(tile, (6, 7)), f'bayer_{pattern}8', pad=4)
-    decoded = decode_image(msg, IMAGE, (12, 14))
+    decoded = decode_image(msg, camera(IMAGE, (12, 14)))
     np.testing.assert_array_equal(decoded[2:-2, 2:-2], np.broadcast_to((200, 100, 30), (8, 10, 3)))
 
 
 def test_yuv_422(new_message: NewMessage) -> None:
     uyvy = np.tile(np.array([[128, 77], [128, 77]], np.uint8), (6, 4, 1))
-    assert (decode_image(image(new_message, uyvy, 'yuv422'), IMAGE, (6, 8)) == 71).all()
+    assert (decode_image(image(new_message, uyvy, 'yuv422'), camera(IMAGE, (6, 8))) == 71).all()
     yuyv = uyvy[:, :, ::-1]
-    assert (decode_image(image(new_message, yuyv, 'yuv422_yuy2'), IMAGE, (6, 8)) == 71).all()
+    assert (
+        decode_image(image(new_message, yuyv, 'yuv422_yuy2'), camera(IMAGE, (6, 8))) == 71
+    ).all()
 
 
 def test_cv_bridge_and_the_table_give_the_same_pixels(
@@ -135,10 +144,10 @@ def test_cv_bridge_and_the_table_give_the_same_pixels(
         shape = (12, 14) if channels == 1 else (12, 14, channels)
         pixels = RNG.integers(0, 200, shape).astype(kind)
         msg = image(new_message, pixels, encoding, pad=8)
-        first = decode_image(msg, IMAGE, (12, 14))
+        first = decode_image(msg, camera(IMAGE, (12, 14)))
         with monkeypatch.context() as patch:
             patch.setattr(image_decoding, '_cv_bridge_agrees', lambda encoding: False)
-            np.testing.assert_array_equal(decode_image(msg, IMAGE, (12, 14)), first)
+            np.testing.assert_array_equal(decode_image(msg, camera(IMAGE, (12, 14))), first)
 
 
 def test_cv_bridge_is_used_where_it_is_installed() -> None:
@@ -165,25 +174,29 @@ def test_no_size_makes_a_raw_image_read_past_its_data(
     row = width * channels * np.dtype(kind).itemsize
     needed = (step or row) * (height - 1) + row
     if height and width and row <= (step or row) and needed <= length:
-        assert decode_image(msg, IMAGE, (8, 8)).shape == (8, 8, 3)
+        assert decode_image(msg, camera(IMAGE, (8, 8))).shape == (8, 8, 3)
     else:
         with pytest.raises(DecodeError):
-            decode_image(msg, IMAGE, (8, 8))
+            decode_image(msg, camera(IMAGE, (8, 8)))
 
 
 def test_unknown_encodings_and_types_list_the_known_ones(new_message: NewMessage) -> None:
     with pytest.raises(DecodeError, match=r"'h264'; supported: rgb8, bgr8"):
-        decode_image(image(new_message, RGB, 'h264'), IMAGE, (6, 8))
+        decode_image(image(new_message, RGB, 'h264'), camera(IMAGE, (6, 8)))
     with pytest.raises(DecodeError, match='supported: sensor_msgs/msg/Image'):
-        decode_image(new_message(JOINT_STATE), JOINT_STATE, (6, 8))
+        decode_image(new_message(JOINT_STATE), camera(JOINT_STATE, (6, 8)))
 
 
 def test_resize_is_the_mean_of_the_area(new_message: NewMessage) -> None:
     pixels = RNG.integers(0, 256, (32, 48, 3), dtype=np.uint8)
-    decoded = decode_image(image(new_message, pixels, 'rgb8'), IMAGE, (8, 12))
+    decoded = decode_image(image(new_message, pixels, 'rgb8'), camera(IMAGE, (8, 12)))
     mean = pixels.reshape(8, 4, 12, 4, 3).mean(axis=(1, 3))
     assert np.abs(decoded - mean).max() <= 0.51
-    assert decode_image(image(new_message, pixels, 'rgb8'), IMAGE, (64, 9)).shape == (64, 9, 3)
+    assert decode_image(image(new_message, pixels, 'rgb8'), camera(IMAGE, (64, 9))).shape == (
+        64,
+        9,
+        3,
+    )
 
 
 # --- compressed images ------------------------------------------------------------------------
@@ -194,13 +207,13 @@ SMOOTH = cv2.resize(RGB, (64, 48), interpolation=cv2.INTER_CUBIC)
 def test_jpeg_and_png(new_message: NewMessage) -> None:
     for format in ('jpeg', 'rgb8; jpeg compressed bgr8', ''):
         msg = compressed(new_message, encode('.jpg', SMOOTH[:, :, ::-1]), format)
-        decoded = decode_image(msg, COMPRESSED_IMAGE, (48, 64))
+        decoded = decode_image(msg, camera(COMPRESSED_IMAGE, (48, 64)))
         assert np.abs(decoded.astype(int) - SMOOTH).mean() < 8
     msg = compressed(new_message, encode('.png', SMOOTH[:, :, ::-1]), 'png')
-    np.testing.assert_array_equal(decode_image(msg, COMPRESSED_IMAGE, (48, 64)), SMOOTH)
+    np.testing.assert_array_equal(decode_image(msg, camera(COMPRESSED_IMAGE, (48, 64))), SMOOTH)
     msg = compressed(new_message, encode('.png', GREY), 'mono8; png compressed ')
     np.testing.assert_array_equal(
-        decode_image(msg, COMPRESSED_IMAGE, (6, 8)), np.dstack([GREY] * 3)
+        decode_image(msg, camera(COMPRESSED_IMAGE, (6, 8))), np.dstack([GREY] * 3)
     )
 
 
@@ -208,10 +221,10 @@ def test_sixteen_bit_png_is_grey_or_depth_as_its_format_says(new_message: NewMes
     pixels = np.full((8, 8), 1000, np.uint16)
     png = encode('.png', pixels)
     grey = decode_image(compressed(new_message, png, 'mono16; png compressed '),
-                        COMPRESSED_IMAGE, (8, 8))  # fmt: skip
+                        camera(COMPRESSED_IMAGE, (8, 8)))  # fmt: skip
     assert (grey == 4).all()
     depth = decode_image(compressed(new_message, png, '16UC1; png compressed '),
-                         COMPRESSED_IMAGE, (8, 8))  # fmt: skip
+                         camera(COMPRESSED_IMAGE, (8, 8)))  # fmt: skip
     assert (depth == 128).all()
 
 
@@ -222,14 +235,16 @@ def test_truncated_images_are_refused_wherever_they_end(
     data = encode(extension, SMOOTH)
     for end in [*range(0, len(data) - 10, 37), len(data) - 10]:
         with pytest.raises(DecodeError):
-            decode_image(compressed(new_message, data[:end], 'x'), COMPRESSED_IMAGE, (48, 64))
+            decode_image(
+                compressed(new_message, data[:end], 'x'), camera(COMPRESSED_IMAGE, (48, 64))
+            )
 
 
 def test_bytes_after_the_end_do_not_matter(new_message: NewMessage) -> None:
     data = encode('.jpg', SMOOTH)
-    plain = decode_image(compressed(new_message, data, 'jpeg'), COMPRESSED_IMAGE, (48, 64))
+    plain = decode_image(compressed(new_message, data, 'jpeg'), camera(COMPRESSED_IMAGE, (48, 64)))
     padded = compressed(new_message, data + bytes(64), 'jpeg')
-    np.testing.assert_array_equal(decode_image(padded, COMPRESSED_IMAGE, (48, 64)), plain)
+    np.testing.assert_array_equal(decode_image(padded, camera(COMPRESSED_IMAGE, (48, 64))), plain)
 
 
 @given(st.binary(max_size=80), st.sampled_from(['', 'jpeg', '16UC1; compressedDepth png']))
@@ -237,7 +252,7 @@ def test_garbage_is_a_decode_error(data: bytes, format: str) -> None:
     for head in (b'', b'\xff\xd8\xff', b'\x89PNG\r\n\x1a\n'):
         msg = SimpleNamespace(data=head + data + b'IEND', format=format)
         with pytest.raises(DecodeError):
-            decode_image(msg, COMPRESSED_IMAGE, (8, 8))
+            decode_image(msg, camera(COMPRESSED_IMAGE, (8, 8)))
 
 
 def test_a_png_that_asks_for_too_much_is_refused_before_memory_is_taken() -> None:
@@ -246,7 +261,9 @@ def test_a_png_that_asks_for_too_much_is_refused_before_memory_is_taken() -> Non
     chunk = b'\x89PNG\r\n\x1a\n' + struct.pack('>I4s', 2**31 - 1, b'IHDR') + bytes(64)
     for data in (bytes(png), chunk):
         with pytest.raises(DecodeError, match='truncated or damaged'):
-            decode_image(SimpleNamespace(data=data, format='png'), COMPRESSED_IMAGE, (8, 8))
+            decode_image(
+                SimpleNamespace(data=data, format='png'), camera(COMPRESSED_IMAGE, (8, 8))
+            )
 
 
 def test_compressed_depth_has_a_header_of_twelve_bytes(new_message: NewMessage) -> None:
@@ -255,8 +272,8 @@ def test_compressed_depth_has_a_header_of_twelve_bytes(new_message: NewMessage) 
     msg = compressed(
         new_message, header + encode('.png', millimetres), '16UC1; compressedDepth png'
     )
-    raw = decode_image(image(new_message, millimetres, '16UC1'), IMAGE, (8, 8))
-    np.testing.assert_array_equal(decode_image(msg, COMPRESSED_IMAGE, (8, 8)), raw)
+    raw = decode_image(image(new_message, millimetres, '16UC1'), camera(IMAGE, (8, 8)))
+    np.testing.assert_array_equal(decode_image(msg, camera(COMPRESSED_IMAGE, (8, 8))), raw)
 
     # 32FC1 is stored as inverse depth A / z + B.
     quant_a, quant_b = 100.0 * 101.0, -100.0
@@ -264,7 +281,7 @@ def test_compressed_depth_has_a_header_of_twelve_bytes(new_message: NewMessage) 
     inverse = np.rint(quant_a / metres + quant_b).astype(np.uint16)
     header = struct.pack('<iff', 0, quant_a, quant_b)
     msg = compressed(new_message, header + encode('.png', inverse), '32FC1; compressedDepth png')
-    decoded = decode_image(msg, COMPRESSED_IMAGE, (8, 8))
+    decoded = decode_image(msg, camera(COMPRESSED_IMAGE, (8, 8)))
     assert decoded[::4, ::4, 0].tolist() == [[170, 128], [85, 51]]
 
 
@@ -276,7 +293,7 @@ def test_compressed_depth_that_cannot_be_read(new_message: NewMessage) -> None:
         (colour, '16UC1; compressedDepth', 'needed: 16-bit grey'),
     ]:
         with pytest.raises(DecodeError, match=expected):
-            decode_image(compressed(new_message, data, format), COMPRESSED_IMAGE, (8, 8))
+            decode_image(compressed(new_message, data, format), camera(COMPRESSED_IMAGE, (8, 8)))
 
 
 # --- numbers ----------------------------------------------------------------------------------
