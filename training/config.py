@@ -14,6 +14,10 @@ import yaml
 
 from training.errors import TrainingError
 
+OBJECTIVES = ('q', 'cloning')
+ERRORS = ('squared', 'cross_entropy', 'hl_gauss')
+CONSERVATIVE = ('mean', 'per_bin', 'softmax')
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -33,18 +37,22 @@ class ModelConfig:
     text_encoder: str = 'hashed'
     text_size: int = 256
     output_bias: float = -4.0  # Q starts near 0; at .5 the many other bins drown the TD term
+    atoms: int = 1  # 1: Q is a sigmoid; more: the mean of a distribution over so many values
+    temperature: float = 1.0  # of attention: above 1 looks at more at once
+    return_token: bool = False  # the return is an input, as in a Decision Transformer
 
 
 @dataclass(frozen=True)
 class LossConfig:
-    """What Q is trained towards; the defaults are the paper's."""
+    """What the network is trained towards; the defaults are the paper's."""
 
+    objective: str = 'q'  # q | cloning (imitate the data; with return_token, given its return)
     gamma: float = 0.98
     target: str = 'per_dim'  # per_dim | n_step (skip the maxima over dimensions)
     monte_carlo: bool = True  # targets are at least the return-to-go of the data
-    error: str = 'squared'  # squared | cross_entropy
+    error: str = 'squared'  # squared | cross_entropy | hl_gauss (needs model.atoms)
     alpha: float = 1.0  # weight of the conservative term
-    conservative: str = 'mean'  # mean | per_bin (all bins of all dimensions weigh the same)
+    conservative: str = 'mean'  # mean | per_bin (all bins weigh the same) | softmax (CQL's)
     smoothing: float = 0.0  # standard deviation over neighbouring bins, fraction of the range
 
 
@@ -212,6 +220,10 @@ def _convert(value: Any, hint: Any) -> Any:
     return value
 
 
+def _has_atoms(loss: LossConfig) -> bool:
+    return loss.objective == 'q' and loss.error == 'hl_gauss'
+
+
 def _impossible(config: TrainConfig) -> list[str]:
     """Say which values cannot work, each with what is allowed."""
     model, loss, data, optim = config.model, config.loss, config.data, config.optim
@@ -234,13 +246,21 @@ def _impossible(config: TrainConfig) -> list[str]:
         (model.layers >= 1, f'model.layers={model.layers}; at least 1'),
         (0 <= loss.gamma <= 1, f'loss.gamma={loss.gamma}; between 0 and 1'),
         (loss.target in ('per_dim', 'n_step'), f'loss.target={loss.target}; per_dim or n_step'),
+        (loss.objective in OBJECTIVES, f'loss.objective={loss.objective}; q or cloning'),
+        (loss.error in ERRORS, f'loss.error={loss.error}; {", ".join(ERRORS)}'),
         (
-            loss.error in ('squared', 'cross_entropy'),
-            f'loss.error={loss.error}; squared or cross_entropy',
+            model.atoms >= 8 if _has_atoms(loss) else model.atoms == 1,
+            f'model.atoms={model.atoms} with loss.objective={loss.objective} and'
+            f' loss.error={loss.error}; Q by hl_gauss needs 8 or more (51 is usual), all else 1',
         ),
         (
-            loss.conservative in ('mean', 'per_bin'),
-            f'loss.conservative={loss.conservative}; mean or per_bin',
+            loss.conservative in CONSERVATIVE,
+            f'loss.conservative={loss.conservative}; {", ".join(CONSERVATIVE)}',
+        ),
+        (model.temperature > 0, f'model.temperature={model.temperature}; above 0'),
+        (
+            loss.objective == 'cloning' or not model.return_token,
+            'model.return_token=true; only for loss.objective=cloning: Q predicts the return',
         ),
         (loss.alpha >= 0, f'loss.alpha={loss.alpha}; 0 or more'),
         (0 <= loss.smoothing <= 1, f'loss.smoothing={loss.smoothing}; between 0 and 1'),

@@ -16,6 +16,7 @@ without replacement.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,6 +77,12 @@ class Replay:
             raise TrainingError('no training data was given; name at least one dataset')
         self.caches = [Cache.open(path) for path in paths]
         self.signature: Signature = common_signature([cache.meta for cache in self.caches])
+        # As plain arrays: slicing a np.memmap costs microseconds each time.
+        self._frames = [
+            {name: np.asarray(images) for name, images in cache.images.items()}
+            for cache in self.caches
+        ]
+        self._buffers = _Buffers()
         self.config, self.window, self.seed = config, window, seed
         self.instructions = tuple(
             dict.fromkeys(text for cache in self.caches for text in cache.meta.instructions)
@@ -144,7 +151,9 @@ class Replay:
         steps, here = rows[:, window - 1 :], frame[:, window - 1 : -1]
         valid = present[:, window - 1 : -1]
         images = {
-            name: torch.from_numpy(self._images(name, rows, offsets[i]))
+            name: torch.from_numpy(
+                self._images(name, episode, frame[:, 0], frame.shape[1], offsets[i])
+            )
             for i, name in enumerate(self.signature.cameras)
         }
         return Batch(
@@ -224,33 +233,76 @@ class Replay:
             if share
         ]
 
-    def _images(self, camera: str, rows: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-        """Gather and shift frames (B, L, H, W, 3) of one camera; offsets: (B, 2)."""
-        height, width = self.signature.cameras[camera]
+    def _images(
+        self, camera: str, episode: np.ndarray, begin: np.ndarray, size: int, offsets: np.ndarray
+    ) -> np.ndarray:
+        """Gather and shift frames (B, L, H, W, 3) of one camera.
+
+        begin: (B,) row of frame 0 within its episode, may lie outside; size: L; offsets: (B, 2).
+        """
         shift = self.config.shift_px
-        out = np.empty((*rows.shape, height, width, 3), dtype=np.uint8)
-        source = np.searchsorted(self._offsets, rows[:, 0], side='right') - 1
-        for i, (place, (down, right)) in enumerate(zip(source, offsets, strict=True)):
-            frames = np.asarray(self.caches[place].images[camera])[rows[i] - self._offsets[place]]
-            shift_frames(frames, int(down) - shift, int(right) - shift, out[i])
+        out = self._buffers.array((len(episode), size, *self.signature.cameras[camera], 3))
+        length, start = self._length[episode], self._start[episode]
+        low = np.clip(begin, 0, length - 1)
+        count = np.clip(begin + size, low + 1, length) - low
+        lead = np.clip(-begin, 0, size - count)
+        place = np.searchsorted(self._offsets, start, side='right') - 1
+        first = start + low - self._offsets[place]
+        segments = np.stack([place, first, count, lead], axis=1).tolist()
+        moves = (offsets - shift).tolist()
+        for frames, (at, row, number, skip), (down, right) in zip(
+            out, segments, moves, strict=True
+        ):
+            stop = skip + number
+            copy_shifted(self._frames[at][camera], row, down, right, frames[skip:stop])
+            frames[:skip] = frames[skip]
+            frames[stop:] = frames[stop - 1]
         return out
 
 
-def shift_frames(frames: np.ndarray, down: int, right: int, out: np.ndarray) -> None:
-    """Write frames (L, H, W, 3) into `out`, reading `down` and `right` px further on.
+def copy_shifted(images: np.ndarray, row: int, down: int, right: int, out: np.ndarray) -> None:
+    """Copy the frames of `images` (N, H, W, 3) from `row` on into `out` (L, H, W, 3), shifted.
 
-    What would come from outside repeats the border, as if padded and cropped.
+    A pixel of `out` is read `down` and `right` px further on; what would come from outside of its
+    frame repeats the border, as if padded and cropped. The frames lie one behind the other, so a
+    shift is one plain copy from another address; only what it drags in across the borders is
+    written again.
     """
-    height, width = frames.shape[1:3]
+    height, width = images.shape[1:3]
+    source, target = images.reshape(-1), out.reshape(-1)
+    begin = (row * height * width + down * width + right) * 3
+    low, high = max(0, -begin), min(len(target), len(source) - begin)
+    target[low:high] = source[begin + low : begin + high]
     top, bottom = max(0, -down), height - max(0, down)
     left, end = max(0, -right), width - max(0, right)
-    out[:, top:bottom, left:end] = frames[
-        :, top + down : bottom + down, left + right : end + right
-    ]
-    out[:, top:bottom, :left] = out[:, top:bottom, left : left + 1]
-    out[:, top:bottom, end:] = out[:, top:bottom, end - 1 : end]
-    out[:, :top] = out[:, top : top + 1]
-    out[:, bottom:] = out[:, bottom - 1 : bottom]
+    if left:
+        out[:, top:bottom, :left] = out[:, top:bottom, left : left + 1]
+    if end < width:
+        out[:, top:bottom, end:] = out[:, top:bottom, end - 1 : end]
+    if top:
+        out[:, :top] = out[:, top : top + 1]
+    if bottom < height:
+        out[:, bottom:] = out[:, bottom - 1 : bottom]
+
+
+class _Buffers:
+    """Memory for batches that is used again once nothing refers to it.
+
+    Fresh memory of this size comes from the kernel page by page, which costs as much as filling
+    it. A tensor made of an array keeps that array alive, so the array's end is the end of all use.
+    """
+
+    def __init__(self) -> None:
+        self._free: dict[int, list[np.ndarray]] = {}
+
+    def array(self, shape: tuple[int, ...]) -> np.ndarray:
+        """Return a uint8 array of that shape with any content; slices of it must not outlive it."""
+        size = int(np.prod(shape))
+        free = self._free.setdefault(size, [])
+        memory = free.pop() if free else np.empty(size, np.uint8)
+        array = memory.reshape(shape)
+        weakref.finalize(array, free.append, memory).atexit = False
+        return array
 
 
 class _Pool:

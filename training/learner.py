@@ -14,6 +14,7 @@ from training.model import QTransformer
 from training.q_math import (
     at_least,
     bin_mask,
+    cloning_loss,
     n_step_targets,
     per_dim_targets,
     q_losses,
@@ -78,17 +79,42 @@ def batch_loss(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the loss and the figures of a batch.
 
-    Figures: loss, td, conservative, q_success and q_failure (Q of the data's last dimension on
-    successes and failures, nan without any), gap (Q of the data's bins minus that of the others).
+    Figures: loss, td (with objective cloning its cross-entropy), conservative, q_success and
+    q_failure (Q of the data's last dimension on successes and failures, nan without any), gap (Q
+    of the data's bins minus that of the others).
     """
-    steps, dims = batch.valid.shape[1], model.dims
+    steps = batch.valid.shape[1]
     windows, present = _windows(model, batch, 0, steps)
     text = batch.text.repeat_interleave(steps, dim=0)
     bins = batch.bins[:, :-1].flatten(0, 1)  # (B*T, A)
-    logits = model.logits(windows, present, text, bins)
+    # What is still to come, undiscounted: 1 on successes. Only a return token looks at it.
+    wanted = batch.success.to(torch.float32).repeat_interleave(steps)
+    logits = model.logits(windows, present, text, bins, wanted)
+    if config.objective == 'cloning':
+        rows = batch.valid.flatten()
+        td = cloning_loss(logits, bins, model.counts, row_mask=rows, smoothing=config.smoothing)
+        conservative = torch.zeros_like(td)
+    else:
+        td, conservative = _q_losses(model, target, batch, logits, bins, config)
+    loss = td + config.alpha * conservative
+    with torch.no_grad():
+        figures = _figures(model.q(logits.detach()), bins, batch, model.counts)
+    parts = {'loss': loss.detach(), 'td': td.detach(), 'conservative': conservative.detach()}
+    return loss, {**parts, **figures}
 
+
+def _q_losses(
+    model: QTransformer,
+    target: QTransformer,
+    batch: Batch,
+    logits: Tensor,
+    bins: Tensor,
+    config: LossConfig,
+) -> tuple[Tensor, Tensor]:
+    """Return the temporal-difference and the conservative loss."""
     targets, known = _targets(target, batch, config)
-    td, conservative = q_losses(
+    dims = model.dims
+    return q_losses(
         logits,
         bins,
         targets.reshape(-1, dims),
@@ -99,11 +125,6 @@ def batch_loss(
         smoothing=config.smoothing,
         conservative=config.conservative,
     )
-    loss = td + config.alpha * conservative
-    with torch.no_grad():
-        figures = _figures(torch.sigmoid(logits.detach()), bins, batch, model.counts)
-    parts = {'loss': loss.detach(), 'td': td.detach(), 'conservative': conservative.detach()}
-    return loss, {**parts, **figures}
 
 
 def _windows(model: QTransformer, batch: Batch, first: int, number: int) -> tuple[Tensor, Tensor]:
@@ -134,7 +155,7 @@ def _targets(target: QTransformer, batch: Batch, config: LossConfig) -> tuple[Te
     windows, present = _windows(target, batch, first, number)
     text = batch.text.repeat_interleave(number, dim=0)
     logits = target.logits(windows, present, text, batch.bins[:, first:].flatten(0, 1))
-    best = torch.sigmoid(logits).amax(-1).unflatten(0, (count, number))  # (B, number, A)
+    best = target.q(logits).amax(-1).unflatten(0, (count, number))  # (B, number, A)
     bootstraps = batch.terminated | batch.has_next  # (B, T)
     known = bootstraps.unsqueeze(-1).repeat(1, 1, target.dims)
     if config.target == 'per_dim':

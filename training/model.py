@@ -13,6 +13,7 @@ Q. Frames from before the episode's start are hidden from attention.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from training.config import ModelConfig
-from training.q_math import bin_mask
+from training.q_math import bin_mask, q_values
 from training.signature import Signature
 from training.vision import CameraEncoder
 
@@ -35,6 +36,7 @@ class Block(nn.Module):
         super().__init__()
         width, hidden = config.width, int(config.width * config.mlp_ratio)
         self.heads = config.heads
+        self.scale = (width // config.heads) ** -0.5 / config.temperature
         self.norm_attention = nn.LayerNorm(width)
         self.norm_mlp = nn.LayerNorm(width)
         self.query = nn.Linear(width, width)
@@ -63,7 +65,7 @@ class Block(nn.Module):
             values = torch.cat([past[1], values], dim=2)
         x, normed = x[:, -queries:], normed[:, -queries:]
         seen = functional.scaled_dot_product_attention(
-            self._split(self.query(normed)), keys, values, attn_mask=hidden
+            self._split(self.query(normed)), keys, values, attn_mask=hidden, scale=self.scale
         )
         x = x + self.out(seen.transpose(1, 2).flatten(2))
         return x + self.mlp(self.norm_mlp(x)), [keys, values]
@@ -104,16 +106,24 @@ class QTransformer(nn.Module):
         self.dim = nn.Parameter(torch.randn(len(self.counts), width) * 0.02)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(width)
-        self.head = nn.Parameter(torch.randn(len(self.counts), width, max(self.counts)) * 0.02)
-        self.bias = nn.Parameter(
-            torch.full((len(self.counts), max(self.counts)), config.output_bias)
-        )
+        self.wanted = nn.Linear(1, width) if config.return_token else None
+        outputs = max(self.counts) * config.atoms
+        self.head = nn.Parameter(torch.randn(len(self.counts), width, outputs) * 0.02)
+        self.bias = nn.Parameter(self._first_bias(config).expand(len(self.counts), -1).clone())
         self.register_buffer('has_bin', bin_mask(self.counts), persistent=False)
 
     @property
     def dims(self) -> int:
         """Number of action dimensions A."""
         return len(self.counts)
+
+    def _first_bias(self, config: ModelConfig) -> Tensor:
+        """Return the bias (K * atoms,) with which Q starts near 0."""
+        if config.atoms == 1:
+            return torch.full((max(self.counts),), config.output_bias)
+        # The lowest atom starts as much likelier than all others together as the sigmoid is low.
+        others = config.output_bias - math.log(config.atoms - 1)
+        return torch.tensor([0.0, *[others] * (config.atoms - 1)]).repeat(max(self.counts))
 
     def encode_frames(self, images: Mapping[str, Tensor], state: Tensor, text: Tensor) -> Tensor:
         """Return the tokens (N, frame_length, width) of N frames; the only costly part per frame.
@@ -127,14 +137,24 @@ class QTransformer(nn.Module):
         ]
         return torch.cat([*tokens, self.state(unit).unsqueeze(1)], dim=1)
 
-    def logits(self, frames: Tensor, present: Tensor, text: Tensor, bins: Tensor) -> Tensor:
+    def logits(
+        self,
+        frames: Tensor,
+        present: Tensor,
+        text: Tensor,
+        bins: Tensor,
+        wanted: Tensor | None = None,
+    ) -> Tensor:
         """Return the logits of Q (N, A, K), teacher-forced; bins that do not exist get -1e4.
+
+        With several atoms they are (N, A, K, atoms); `q` turns either into Q.
 
         frames: (N, window, frame_length, width) from `encode_frames`; present: (N, window) bool,
         False for frames before the episode's start; text: (N, text_size); bins: (N, A) int64, of
-        which the last is not used.
+        which the last is not used; wanted: (N,) return to imitate, only with a return token.
         """
-        x = torch.cat([self._prefix(frames, text), self._action_tokens(bins[:, :-1])], dim=1)
+        tokens = self._action_tokens(bins[:, :-1], wanted)
+        x = torch.cat([self._prefix(frames, text), tokens], dim=1)
         hidden = self._hidden(present, self.dims)
         last = len(self.blocks) - 1
         for i, block in enumerate(self.blocks):
@@ -151,7 +171,8 @@ class QTransformer(nn.Module):
         are kept instead of computed again. Arguments as in `logits`.
         """
         bins = torch.zeros(len(text), 0, dtype=torch.long, device=text.device)
-        x = torch.cat([self._prefix(frames, text), self._action_tokens(bins)], dim=1)
+        best = torch.ones(len(text), device=text.device)  # of a return token: success
+        x = torch.cat([self._prefix(frames, text), self._action_tokens(bins, best)], dim=1)
         hidden: Tensor | None = self._hidden(present, 1)
         past: list[list[Tensor]] = [[] for _ in self.blocks]
         q_values = []
@@ -160,7 +181,7 @@ class QTransformer(nn.Module):
                 queries = 1 if i == len(self.blocks) - 1 else x.shape[1]
                 mask = None if hidden is None else hidden[:, :, -queries:]
                 x, past[i] = block(x, mask, past[i], queries)
-            q = torch.sigmoid(self._q_logits(x, slice(dim, dim + 1)))[:, 0]
+            q = self.q(self._q_logits(x, slice(dim, dim + 1)), slice(dim, dim + 1))[:, 0]
             q_values.append(q)
             bins = torch.cat([bins, q.argmax(-1, keepdim=True)], dim=1)
             if dim + 1 < self.dims:
@@ -168,15 +189,24 @@ class QTransformer(nn.Module):
                 hidden = self._hidden_from_newest(present, dim + 2)
         return bins, torch.stack(q_values, dim=1)
 
+    def q(self, logits: Tensor, dims: slice = slice(None)) -> Tensor:
+        """Return Q (N, dims, K) in [0, 1] of what `logits` gave for these dimensions."""
+        return q_values(logits, self.has_bin[dims], self.config.atoms)
+
     def _prefix(self, frames: Tensor, text: Tensor) -> Tensor:
         """Return (N, 1 + window * frame_length, width)."""
         placed = (frames + self.slot).flatten(1, 2)
         return torch.cat([self.text(text).unsqueeze(1), placed], dim=1)
 
-    def _action_tokens(self, bins: Tensor) -> Tensor:
-        """Return (N, 1 + G, width): the start token, then one per given bin (N, G), G < A."""
+    def _action_tokens(self, bins: Tensor, wanted: Tensor | None = None) -> Tensor:
+        """Return (N, 1 + G, width): the start token, then one per given bin (N, G), G < A.
+
+        The start token carries the return (N,) that is wanted, where the network takes one.
+        """
         given = bins.shape[1]
         start = torch.zeros_like(self.dim[:1]).expand(len(bins), 1, -1)
+        if self.wanted is not None and wanted is not None:
+            start = self.wanted(wanted[:, None, None])
         taken = self.bin_table(bins + self.offsets[:given])
         return torch.cat([start, taken], dim=1) + self.dim[: given + 1]
 
@@ -202,8 +232,10 @@ class QTransformer(nn.Module):
         return _additive(self._visible(present, actions)[:, None, None])
 
     def _q_logits(self, x: Tensor, dims: slice) -> Tensor:
-        """(N, dims, width) -> (N, dims, K)."""
+        """(N, dims, width) -> (N, dims, K), or (N, dims, K, atoms)."""
         out = torch.einsum('nid,idk->nik', self.norm(x), self.head[dims]) + self.bias[dims]
+        if self.config.atoms > 1:
+            return out.unflatten(-1, (-1, self.config.atoms))
         return out.masked_fill(~self.has_bin[dims], MASKED_LOGIT)
 
 

@@ -14,8 +14,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-ERRORS = ('squared', 'cross_entropy')
-CONSERVATIVE = ('mean', 'per_bin')
+# Width of a target's Gaussian over atoms, in atoms: what 2403.03950 found best throughout.
+HL_GAUSS_WIDTH = 0.75
+# Atoms beyond either end of [0, 1], or a target at an end would lose half of its Gaussian and with
+# it its mean, an error that bootstrapping adds up.
+MARGIN = 3
 
 
 def monte_carlo_returns(reward: np.ndarray, starts: np.ndarray, gamma: float) -> np.ndarray:
@@ -92,15 +95,79 @@ def neighbour_weights(bins: Tensor, counts: tuple[int, ...], smoothing: float) -
     return torch.exp(-0.5 * (distance / sigma) ** 2) * bin_mask(counts).to(bins.device)
 
 
-def bin_error(logits: Tensor, aims: Tensor, error: str) -> Tensor:
-    """Return the error of Q = sigmoid(logits) against `aims`, element by element.
+def q_values(logits: Tensor, exists: Tensor, atoms: int = 1) -> Tensor:
+    """Return Q (..., A, K) in [0, 1] of what the network puts out; 0 for bins that do not exist.
 
-    'squared' is the paper's 1/2 (Q - y)^2; 'cross_entropy' has the same minimum and a gradient
-    that does not vanish where the sigmoid saturates.
+    logits: (..., A, K), of which Q is the sigmoid, or with several atoms (..., A, K, atoms), a
+    distribution over `atom_values`, of which Q is the mean. exists: (A, K) bool, see `bin_mask`.
+    """
+    if atoms == 1:
+        return torch.sigmoid(logits)  # exactly 0 where the logit is masked
+    values = atom_values(atoms).to(logits.device, logits.dtype)
+    return (logits.softmax(-1) @ values).clamp(0, 1) * exists
+
+
+def atom_values(atoms: int) -> Tensor:
+    """Return the values (atoms,) evenly from a little below 0 to as much above 1; atoms >= 8."""
+    step = 1 / (atoms - 1 - 2 * MARGIN)
+    return (torch.arange(atoms) - MARGIN) * step
+
+
+def atom_weights(aims: Tensor, atoms: int) -> Tensor:
+    """Return the HL-Gauss histogram (..., atoms) of targets (...) in [0, 1]; each sums to 1.
+
+    A Gaussian around the target is integrated over the cell of each atom (Imani and White;
+    Farebrother et al., 2403.03950); what lies outside of the outer cells is cut off.
+    """
+    values = atom_values(atoms).to(aims.device, aims.dtype)
+    step = values[1] - values[0]
+    edges = torch.cat([values - step / 2, values[-1:] + step / 2])
+    distance = (edges - aims.unsqueeze(-1)) / (HL_GAUSS_WIDTH * step * 2**0.5)
+    inside = torch.erf(distance)
+    return inside.diff(dim=-1) / (inside[..., -1:] - inside[..., :1])
+
+
+def bin_error(logits: Tensor, aims: Tensor, error: str) -> Tensor:
+    """Return the error of Q against `aims` (..., A, K), element by element.
+
+    'squared' is the paper's 1/2 (Q - y)^2 and 'cross_entropy' has the same minimum and a gradient
+    that does not vanish where the sigmoid saturates: both with logits (..., A, K). 'hl_gauss' is
+    the cross-entropy to a histogram of the target: logits (..., A, K, atoms).
     """
     if error == 'squared':
         return 0.5 * (torch.sigmoid(logits) - aims) ** 2
-    return functional.binary_cross_entropy_with_logits(logits, aims, reduction='none')
+    if error == 'cross_entropy':
+        return functional.binary_cross_entropy_with_logits(logits, aims, reduction='none')
+    weights = atom_weights(aims, logits.shape[-1])
+    return -(weights * functional.log_softmax(logits, dim=-1)).sum(-1)
+
+
+def softmax_gap(q: Tensor, bins: Tensor, counts: tuple[int, ...]) -> Tensor:
+    """Return log sum exp of Q over a dimension's bins, minus Q of the dataset's: (N, A).
+
+    The regulariser of CQL (Kumar et al., 2006.04779), which the paper compares with.
+    """
+    some = q.masked_fill(~bin_mask(counts).to(q.device), float('-inf'))
+    return some.logsumexp(-1) - q.gather(-1, bins.unsqueeze(-1)).squeeze(-1)
+
+
+def cloning_loss(
+    logits: Tensor,
+    bins: Tensor,
+    counts: tuple[int, ...],
+    *,
+    row_mask: Tensor,
+    smoothing: float = 0.0,
+) -> Tensor:
+    """Return the cross-entropy of behaviour cloning, a mean over rows and dimensions.
+
+    logits: (N, A, K), here of a softmax over the bins of a dimension; bins: (N, A) of the dataset;
+    row_mask: (N,) bool. With smoothing the neighbours of the dataset's bin get their share.
+    """
+    near = neighbour_weights(bins, counts, smoothing)
+    near = near / near.sum(-1, keepdim=True)
+    errors = -(near * functional.log_softmax(logits, dim=-1)).sum(-1)  # (N, A)
+    return _mean(errors, row_mask.unsqueeze(-1).expand_as(errors))
 
 
 def q_losses(
@@ -117,25 +184,35 @@ def q_losses(
 ) -> tuple[Tensor, Tensor]:
     """Return (temporal-difference loss, conservative loss), two means over rows and dimensions.
 
-    logits: (N, A, K); bins: (N, A) of the dataset; targets: (N, A) in [0, 1];
+    logits: (N, A, K), for 'hl_gauss' (N, A, K, atoms); bins: (N, A) of the dataset;
+    targets: (N, A) in [0, 1];
     td_mask: (N, A) bool, where the target is known; row_mask: (N,) bool, rows that exist.
     The conservative loss pulls every bin but the dataset's to 0 (with smoothing: to the share of
     the target that a neighbour gets). It is the mean over a dimension's other bins ('mean', the
     paper's), or every bin weighs the same in all dimensions ('per_bin': the other bin of a 2-bin
-    gripper then weighs as much as one of a joint's many others, not as all of them together).
+    gripper then weighs as much as one of a joint's many others, not as all of them together), or
+    the paper's rival ('softmax', see `softmax_gap`).
     """
     near = neighbour_weights(bins, counts, smoothing)  # (N, A, K)
-    is_data = functional.one_hot(bins, logits.shape[-1]).bool()
+    is_data = functional.one_hot(bins, max(counts)).bool()
     errors = bin_error(logits, near * targets.unsqueeze(-1), error)
     zero = torch.zeros((), device=logits.device)
 
     td = torch.where(is_data, errors, zero).sum(-1)  # (N, A)
-    td_mask = td_mask & row_mask.unsqueeze(-1)
-    td_loss = torch.where(td_mask, td, zero).sum() / td_mask.sum().clamp(min=1)
+    if conservative == 'softmax':
+        atoms = logits.shape[-1] if error == 'hl_gauss' else 1
+        exists = bin_mask(counts).to(logits.device)
+        low = softmax_gap(q_values(logits, exists, atoms), bins, counts)
+    else:
+        others = bin_mask(counts).to(logits.device) & ~is_data
+        number = torch.tensor(counts, device=logits.device) - 1  # (A,)
+        share = number if conservative == 'mean' else number.max()
+        low = torch.where(others, errors, zero).sum(-1) / share  # (N, A)
+    rows = row_mask.unsqueeze(-1)
+    return _mean(td, td_mask & rows), _mean(low, rows.expand_as(low))
 
-    others = bin_mask(counts).to(logits.device) & ~is_data
-    number = torch.tensor(counts, device=logits.device) - 1  # (A,)
-    share = number if conservative == 'mean' else number.max()
-    low = torch.where(others, errors, zero).sum(-1) / share  # (N, A)
-    rows = row_mask.unsqueeze(-1).expand_as(low)
-    return td_loss, torch.where(rows, low, zero).sum() / rows.sum().clamp(min=1)
+
+def _mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean of the values where `mask` is True; 0 where it never is."""
+    kept = torch.where(mask, values, torch.zeros((), device=values.device))
+    return kept.sum() / mask.sum().clamp(min=1)

@@ -101,7 +101,8 @@ class _Run:
         self.out, self.config, self.replay, self.learner = out, config, replay, learner
         self.progress = progress
         # Where nothing pulls Q down it may rightly be high everywhere.
-        guarded = config.loss.alpha > 0 and config.loss.monte_carlo
+        loss = config.loss
+        guarded = loss.objective == 'q' and loss.alpha > 0 and loss.monte_carlo
         from_step = max(1000, config.optim.steps // 4)
         self.health = Health(replay.mean_success_return(), from_step) if guarded else None
         self.policy_id = ''

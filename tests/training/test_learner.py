@@ -3,9 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from made_caches import write_cache
 
-from training.cache import CacheAction
 from training.config import OptimConfig
 from training.data import Replay
 from training.learner import Learner, batch_loss, learning_rate
@@ -153,82 +151,3 @@ def test_learning_rate_warms_up_and_falls_to_its_end():
     assert max(rates) == rates[10] == pytest.approx(1.0)
     assert rates[100] == pytest.approx(0.1)
     assert rates[10:] == sorted(rates[10:], reverse=True)
-
-
-GAMMA = 0.8
-BINS = (3, 2)
-STATES = 4
-
-
-def mdp():
-    """A deterministic chain: the right pair of actions leads on, others back or nowhere."""
-    after = np.zeros((STATES, *BINS), int)
-    reward = np.zeros((STATES, *BINS), np.float32)
-    ended = np.zeros((STATES, *BINS), bool)
-    for s in range(STATES):
-        for a, b in np.ndindex(*BINS):
-            good = (a, b) == ((s + 1) % 3, s % 2)
-            after[s, a, b] = min(s + 1, STATES - 1) if good else (s if b else 0)
-            ended[s, a, b] = (good and s == STATES - 1) or (a, b) == (2, 1 - s % 2)
-            reward[s, a, b] = float(good and s == STATES - 1)
-    reward[1, 0, 0], ended[1, 0, 0] = 0.3, True  # a tempting way out
-    return after, reward, ended
-
-
-def value_iteration(after, reward, ended):
-    best = np.zeros(STATES)
-    for _ in range(500):
-        q = reward + GAMMA * np.where(ended, 0, best[after])
-        best = q.max((1, 2))
-    return q
-
-
-def test_learned_q_converges_to_the_exact_one(tmp_path, small_config):
-    """Every transition of a tabular MDP as an episode of its own row and its next state."""
-    after, reward, ended = mdp()
-    eye = np.eye(STATES)
-    episodes = []
-    for s, a, b in np.ndindex(STATES, *BINS):
-        # Two rows: the transition, and the state it leads to (whose own action is not trained on).
-        over = ended[s, a, b]
-        states = eye[[s]] if over else eye[[s, after[s, a, b]]]
-        length = len(states)
-        gain = np.zeros(length, np.float32)
-        gain[0] = reward[s, a, b]
-        end = np.zeros(length, np.uint8)
-        end[0] = over
-        episodes.append(
-            {
-                'state': states,
-                'action': np.tile(np.array([a, b], float), (length, 1)),
-                'outcome': 'failure' if over else 'timeout',
-                'reward': gain,
-                'terminated': end,
-            }
-        )
-    action = (CacheAction('a', 0.0, 2.0, 3), CacheAction('b', 0.0, 1.0, 2))
-    cache = write_cache(tmp_path / 'mdp', episodes, action=action, cameras={}, size=STATES)
-    config = small_config(
-        'model.window=1', 'model.width=32',
-        'model.layers=1', 'data.segment=1', 'data.batch=24', 'loss.alpha=0',
-        f'loss.gamma={GAMMA}', 'loss.error=cross_entropy', 'optim.lr=0.004', 'optim.ema=0.9',
-        'optim.steps=600', 'optim.warmup_steps=20', 'model.output_bias=-1',
-    )  # fmt: skip
-    data, learner = make(cache, config)
-    number = len(episodes)
-    batch = data.gather(np.arange(number), np.zeros(number, int), np.zeros((0, number, 2), int))
-    for step in range(600):
-        learner.update(batch, step)
-    exact = value_iteration(after, reward, ended)
-    with torch.no_grad():
-        text = batch.text[:STATES]
-        frames = learner.target.encode_frames({}, torch.eye(STATES), text).unsqueeze(1)
-        present = torch.ones(STATES, 1, dtype=torch.bool)
-        for a in range(BINS[0]):
-            bins = torch.tensor([[a, 0]]).expand(STATES, 2)
-            q = torch.sigmoid(learner.target.logits(frames, present, text, bins)).numpy()
-            assert np.abs(q[:, 1, :2] - exact[:, a]).max() < 0.02
-        assert np.abs(q[:, 0] - exact.max(2)).max() < 0.02
-        greedy, _ = learner.target.greedy(frames, present, text)
-    best = exact.reshape(STATES, -1).argmax(1)
-    assert greedy.tolist() == [list(np.unravel_index(i, BINS)) for i in best]

@@ -21,10 +21,17 @@ SIGNATURE = Signature(
 )
 
 
-@pytest.fixture(params=[1, 3])
+ATOMS = ['model.atoms=9', 'loss.error=hl_gauss']
+BEST = torch.ones(5)  # return that `greedy` asks for
+RETURN = ['model.return_token=true', 'loss.objective=cloning']
+
+
+@pytest.fixture(params=[(1, ()), (3, ()), (2, ATOMS), (2, RETURN)])
 def model(request, small_config):
-    torch.manual_seed(request.param)
-    net = QTransformer(small_config(f'model.window={request.param}').model, SIGNATURE).eval()
+    window, overrides = request.param
+    torch.manual_seed(window)
+    config = small_config(f'model.window={window}', *overrides)
+    net = QTransformer(config.model, SIGNATURE).eval()
     with torch.no_grad():
         for parameter in net.parameters():  # far from the quiet start, so that errors show
             parameter.add_(0.3 * torch.randn_like(parameter))
@@ -53,11 +60,11 @@ def test_greedy_with_caches_equals_the_argmax_chain_without(model):
         bins, q = model.greedy(frames, present, text)
         chain = torch.zeros_like(bins)
         for dim in range(model.dims):
-            full = torch.sigmoid(model.logits(frames, present, text, chain))
+            full = model.q(model.logits(frames, present, text, chain, BEST))
             chain[:, dim] = full[:, dim].argmax(-1)
         assert torch.equal(bins, chain)
         assert torch.allclose(
-            q, torch.sigmoid(model.logits(frames, present, text, bins)), atol=1e-5
+            q, model.q(model.logits(frames, present, text, bins, BEST)), atol=1e-5
         )
 
 
@@ -77,7 +84,7 @@ def test_bins_that_do_not_exist_have_q_zero_and_are_never_chosen(model):
     with torch.no_grad():
         model.bias.fill_(-200.0)  # every Q underflows to 0: ties everywhere
     frames, present, text, bins = inputs(model)
-    q = torch.sigmoid(model.logits(frames, present, text, bins))
+    q = model.q(model.logits(frames, present, text, bins, BEST))
     for dim, count in enumerate(SIGNATURE.bins):
         assert (q[:, dim, count:] == 0).all()
     chosen, _ = model.greedy(frames, present, text)
@@ -105,7 +112,7 @@ def test_q_starts_low(small_config):
     model = QTransformer(small_config().model, SIGNATURE).eval()
     frames, present, text, bins = inputs(model)
     with torch.no_grad():
-        assert float(torch.sigmoid(model.logits(frames, present, text, bins)).max()) < 0.05
+        assert float(model.q(model.logits(frames, present, text, bins, BEST)).max()) < 0.05
 
 
 def test_the_answer_depends_on_every_input(model):
@@ -132,3 +139,35 @@ def test_one_dimension_and_no_camera_work(small_config):
     present = torch.ones(2, 1, dtype=torch.bool)
     bins, q = model.greedy(frames, present, text)
     assert (bins.shape, q.shape) == ((2, 1), (2, 1, 4))
+
+
+def test_a_wanted_return_changes_every_answer(small_config):
+    torch.manual_seed(0)
+    model = QTransformer(small_config(*RETURN).model, SIGNATURE).eval()
+    frames, present, text, bins = inputs(model)
+    good = model.logits(frames, present, text, bins, torch.ones(5))
+    bad = model.logits(frames, present, text, bins, torch.zeros(5))
+    assert (good - bad).abs().amax((0, 2)).min() > 0
+
+
+def test_temperature_flattens_attention(small_config):
+    """The hotter, the less one token can stand out: answers come closer to those of an average."""
+    torch.manual_seed(0)
+    models = [
+        QTransformer(small_config(f'model.temperature={t}').model, SIGNATURE).eval()
+        for t in (0.2, 1.0, 1e6)
+    ]
+    for model in models[1:]:
+        model.load_state_dict(models[0].state_dict())
+    x = 3 * torch.randn(2, 5, 16)
+    spread = []
+    for model in models:
+        block = model.blocks[0]
+        normed = block.norm_attention(x)
+        keys = block._split(block.key_value(normed).chunk(2, -1)[0])
+        weights = (
+            block._split(block.query(normed)) @ keys.transpose(-1, -2) * block.scale
+        ).softmax(-1)
+        spread.append(float(weights.amax(-1).mean()))
+    assert spread[0] > spread[1] > spread[2]
+    assert spread[2] == pytest.approx(1 / 5, abs=1e-4)

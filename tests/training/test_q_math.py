@@ -6,13 +6,19 @@ from hypothesis import strategies as st
 
 from training.q_math import (
     at_least,
+    atom_values,
+    atom_weights,
     backup,
+    bin_error,
     bin_mask,
+    cloning_loss,
     monte_carlo_returns,
     n_step_targets,
     neighbour_weights,
     per_dim_targets,
     q_losses,
+    q_values,
+    softmax_gap,
 )
 
 COUNTS = (5, 3, 2)
@@ -161,3 +167,79 @@ def test_iterating_the_targets_on_a_table_gives_the_optimal_values():
         first, second = target[..., 0].amax(-1), target[..., 1]
     assert torch.allclose(second, exact, atol=1e-9)
     assert torch.allclose(first, exact.amax(-1), atol=1e-9)
+
+
+@given(st.floats(0, 1), st.integers(8, 101))
+def test_a_histogram_of_atoms_has_the_mean_of_its_target(aim, atoms):
+    weights = atom_weights(torch.tensor([aim], dtype=torch.float64), atoms)[0]
+    assert float(weights.sum()) == pytest.approx(1)
+    assert (weights >= 0).all()
+    mean = weights @ atom_values(atoms).double()
+    assert float(mean) == pytest.approx(aim, abs=0.001 / (atoms - 7) ** 0.5)
+
+
+def test_the_best_distribution_of_atoms_has_its_targets_mean():
+    """Gradient descent on the error alone brings Q to the target, in every bin of its own."""
+    aims = torch.tensor([[[0.0, 0.3, 1.0], [0.77, 0.5, 0.0]]])
+    logits = torch.zeros(1, 2, 3, 51, requires_grad=True)
+    optimizer = torch.optim.Adam([logits], lr=0.3)
+    for _ in range(300):
+        optimizer.zero_grad()
+        bin_error(logits, aims, 'hl_gauss').sum().backward()
+        optimizer.step()
+    exists = torch.tensor([[True, True, True], [True, True, False]])
+    q = q_values(logits.detach(), exists, 51)
+    assert torch.allclose(q * exists, aims * exists, atol=0.02)
+    assert q[0, 1, 2] == 0
+
+
+def test_atoms_obey_the_rules_of_the_other_errors():
+    torch.manual_seed(0)
+    logits = torch.randn(6, 3, 5, 11, requires_grad=True)
+    _, bins, targets = rows(6)
+    td, low = losses(logits, bins, targets, error='hl_gauss')
+    (gradient,) = torch.autograd.grad(low, logits, retain_graph=True)
+    chosen = torch.nn.functional.one_hot(bins, 5).bool()
+    assert (gradient[chosen] == 0).all()
+    assert (gradient[~bin_mask(COUNTS).expand(6, 3, 5)] == 0).all()
+    (gradient,) = torch.autograd.grad(td, logits)
+    assert (gradient[~chosen] == 0).all()
+
+
+def test_the_softmax_regulariser_equals_a_plain_loop():
+    logits, bins, targets = rows(4)
+    _, low = losses(logits, bins, targets, conservative='softmax')
+    q = torch.sigmoid(logits.double())
+    total = 0.0
+    for n in range(4):
+        for i, count in enumerate(COUNTS):
+            total += float(q[n, i, :count].exp().sum().log() - q[n, i, bins[n, i]])
+    assert float(low) == pytest.approx(total / 12, rel=1e-5)
+    # It is least where only the data's bin is high, and never below log(1 + (n - 1) / e).
+    best = torch.zeros(1, 3, 5).scatter(-1, bins[:1].unsqueeze(-1), 1.0)
+    floor = [np.log(1 + (n - 1) / np.e) for n in COUNTS]
+    assert softmax_gap(best, bins[:1], COUNTS)[0].tolist() == pytest.approx(floor)
+
+
+def test_cloning_is_cross_entropy_over_the_bins_that_exist():
+    logits, bins, _ = rows(5)
+    keep = torch.tensor([True, False, True, True, False])
+    by_hand = 0.0
+    for n in np.flatnonzero(keep):
+        for i, count in enumerate(COUNTS):
+            by_hand -= float(logits[n, i, :count].log_softmax(-1)[bins[n, i]])
+    found = cloning_loss(logits, bins, COUNTS, row_mask=keep)
+    assert float(found) == pytest.approx(by_hand / 9, rel=1e-5)
+    # With smoothing the best distribution is the normalised Gaussian, still highest at the bin.
+    free = torch.zeros(5, 3, 5).masked_fill(~bin_mask(COUNTS), -1e4).requires_grad_()
+    optimizer = torch.optim.Adam([free], lr=0.2)
+    for _ in range(200):
+        optimizer.zero_grad()
+        cloning_loss(
+            free, bins, COUNTS, row_mask=torch.ones(5, dtype=torch.bool), smoothing=0.25
+        ).backward()
+        optimizer.step()
+    assert (free.argmax(-1) == bins).all()
+    near = neighbour_weights(bins, COUNTS, 0.25)
+    best = near / near.sum(-1, keepdim=True)
+    assert torch.allclose(free.detach().softmax(-1), best, atol=0.02)
