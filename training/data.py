@@ -296,7 +296,7 @@ class _Buffers:
         self._free: dict[int, list[np.ndarray]] = {}
 
     def array(self, shape: tuple[int, ...]) -> np.ndarray:
-        """Return a uint8 array of that shape with any content; slices of it must not outlive it."""
+        """Return a uint8 array of that shape, any content; no slice of it may outlive it."""
         size = int(np.prod(shape))
         free = self._free.setdefault(size, [])
         memory = free.pop() if free else np.empty(size, np.uint8)

@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from made_caches import random_episodes, write_cache
 
 from training.cache import CacheAction
@@ -88,6 +90,57 @@ def test_shift_is_one_for_the_whole_segment_and_repeats_the_border(cache):
     assert torch.equal(shifted[:, -1], shifted[:, -3])
     assert torch.equal(plain.images['front'], replay(cache, batch=4).gather(
         np.array([0]), np.array([1]), np.zeros((1, 1, 2), int)).images['front'])  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, 9), min_size=1, max_size=4),
+    split=st.integers(0, 3),
+    window=st.integers(1, 6),
+    segment=st.integers(1, 5),
+    shift=st.integers(0, 3),
+    draw=st.data(),
+)
+def test_every_pixel_is_the_nearest_one_of_its_frame(
+    tmp_path_factory, lengths, split, window, segment, shift, draw
+):
+    """Frame j of a segment is row clip(first - window + 1 + j), pixel (y + down, x + right)."""
+    folder, size = tmp_path_factory.mktemp('caches'), {'front': (6, 8), 'wrist': (4, 10)}
+    parts = [part for part in (lengths[:split], lengths[split:]) if part]
+    made = [
+        random_episodes(part, ['failure'] * len(part), i, size) for i, part in enumerate(parts)
+    ]
+    paths = [write_cache(folder / str(i), part, cameras=size) for i, part in enumerate(made)]
+    data = replay(*paths, window=window, segment=segment, batch=segment, shift_px=shift)
+    frames = [episode['images'] for part in made for episode in part]
+    number = draw.draw(st.integers(1, 4))
+    episode = np.array([draw.draw(st.integers(0, len(frames) - 1)) for _ in range(number)])
+    first = np.array([draw.draw(st.integers(-12, 12)) for _ in range(number)])
+    corner = st.integers(0, 2 * shift)
+    offsets = np.array([[[draw.draw(corner)] * 2 for _ in range(number)] for _ in size])
+    offsets[..., 1] = offsets[..., 1][:, ::-1]
+    batch = data.gather(episode, first, offsets)
+    for at, (camera, (height, width)) in enumerate(size.items()):
+        for b in range(number):
+            held = frames[episode[b]][camera]
+            row = np.clip(first[b] - window + 1 + np.arange(window + segment), 0, len(held) - 1)
+            down, right = offsets[at, b] - shift
+            y = np.clip(np.arange(height) + down, 0, height - 1)
+            x = np.clip(np.arange(width) + right, 0, width - 1)
+            wanted = held[row][:, y][:, :, x]
+            assert np.array_equal(batch.images[camera][b].numpy(), wanted)
+
+
+def test_memory_of_a_batch_is_used_again_only_once_nothing_refers_to_it(cache):
+    data = replay(cache)
+    kept = data.batch(0).images['front'][1:, ::2]  # a view outlives its batch
+    copy = kept.clone()
+    places = {data.batch(step).images['front'].data_ptr() for step in range(1, 9)}
+    assert torch.equal(kept, copy)
+    assert kept.untyped_storage().data_ptr() not in places
+    assert len(places) == 1
+    del kept
+    assert len({data.batch(step).images['front'].data_ptr() for step in range(4)} | places) <= 2
 
 
 def test_a_batch_depends_on_seed_and_step_only(cache):
