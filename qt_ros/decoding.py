@@ -12,10 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qt_ros import message_types as types
-from qt_ros.image_decoding import decode_image
+from qt_ros.image_decoding import decode_depth, decode_image
 from qt_ros.message_types import DecodeError
 
-__all__ = ['DecodeError', 'decode_image', 'decode_state', 'fields_of', 'holds', 'read_fields']
+__all__ = [
+    'DecodeError',
+    'decode_depth',
+    'decode_image',
+    'decode_state',
+    'fields_of',
+    'holds',
+    'read_fields',
+]
 
 _XYZ = ('x', 'y', 'z')
 

@@ -42,3 +42,12 @@ def from_ros(type: str) -> Any:
     package, _, name = type.split('/')
     module = pytest.importorskip(f'{package}.msg', reason=f'{package} is not installed')
     return getattr(module, name)()
+
+
+def set_array(msg: Any, name: str, values: Any) -> None:
+    """Fill an array field in the way that this kind of message holds it."""
+    old = getattr(msg, name)
+    if isinstance(old, np.ndarray):
+        setattr(msg, name, np.asarray(values, dtype=old.dtype))
+    else:
+        setattr(msg, name, values if isinstance(values, list) else values.tolist())
