@@ -21,7 +21,8 @@ from qt_ros.contract import Contract
 from qt_ros.episode import Episode, rewards
 from qt_ros.resources import resource
 from qt_ros.sim.demonstrations import collect_episodes
-from training.cache import CacheAction, CacheMeta, CacheWriter
+from training.cache import CacheAction, CacheMeta
+from training.cache_writer import CacheWriter
 
 PUSHES = ('push the red block to the left', 'push the red block to the right')
 NOISY_SEEDS = 500_000

@@ -18,13 +18,9 @@ trainer's.
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,6 +77,11 @@ class CacheMeta:
     rows: int = 0
     version: int = VERSION
 
+    @property
+    def bytes_per_row(self) -> int:
+        """Return how much one row takes on disk."""
+        return sum(row_bytes(kind, shape) for kind, shape in self.arrays().values())
+
     def arrays(self) -> dict[str, tuple[str, tuple[int, ...]]]:
         """Return {file name: (numpy dtype, shape of one row)}."""
         images = {
@@ -127,7 +128,8 @@ class CacheMeta:
         )
 
 
-def _row_bytes(kind: str, shape: tuple[int, ...]) -> int:
+def row_bytes(kind: str, shape: tuple[int, ...]) -> int:
+    """Return how many bytes one row of a file takes."""
     return int(np.dtype(kind).itemsize * np.prod(shape, dtype=np.int64))
 
 
@@ -147,7 +149,7 @@ def read_meta(path: Path) -> CacheMeta:
     for name, (kind, shape) in meta.arrays().items():
         file = path / name
         size = file.stat().st_size if file.exists() else 0
-        need = meta.rows * _row_bytes(kind, shape)
+        need = meta.rows * row_bytes(kind, shape)
         if size < need:
             short.append(f'{file} has {size} bytes, {need} are needed; {remedy}')
     if short:
@@ -202,188 +204,3 @@ def _map(file: Path, kind: str, shape: tuple[int, ...]) -> NDArray:
     if 0 in shape:
         return np.zeros(shape, dtype=kind)
     return np.memmap(file, dtype=kind, mode='r', shape=shape)
-
-
-class CacheWriter:
-    """Append episodes to a cache; a context manager that commits when left without an exception.
-
-        with CacheWriter(path, meta) as writer:
-            writer.append(...)
-
-    Goes on where the cache at `path` ends if its layout is that of `meta`, and starts anew
-    otherwise (or with `fresh`). Nothing is visible to readers before `commit`.
-    """
-
-    def __init__(self, path: Path, meta: CacheMeta, *, fresh: bool = False) -> None:
-        self.path = Path(path)
-        self.path.mkdir(parents=True, exist_ok=True)
-        self.meta = replace(meta, instructions=(), episodes=(), rows=0)
-        self._committed: CacheMeta | None = None
-        if not fresh:
-            with suppress(TrainingError):
-                old = read_meta(self.path)
-                if old.same_layout(meta):
-                    self.meta = replace(old, contract=meta.contract)
-                    self._committed = old
-        if self.meta.rows == 0:
-            self._committed = None
-            for pattern in ('meta.json', '*.u8', '*.f32'):
-                for stale in self.path.glob(pattern):
-                    stale.unlink()
-        self._files: dict[str, BinaryIO] = {}
-        for name, (kind, shape) in self.meta.arrays().items():
-            file = open(self.path / name, 'ab')  # noqa: SIM115 (closed by close)
-            size = self.meta.rows * _row_bytes(kind, shape)
-            if file.tell() != size:
-                file.truncate(size)
-            self._files[name] = file
-
-    def append(
-        self,
-        *,
-        id: str,
-        instruction: str,
-        outcome: str,
-        source: str,
-        policy_id: str,
-        images: Mapping[str, Iterable[NDArray[np.uint8]]],
-        state: NDArray[np.float32],
-        action: NDArray[np.float32],
-        reward: NDArray[np.float32],
-        terminated: NDArray,
-        truncated: NDArray,
-        digest: str = '',
-    ) -> CacheEpisode:
-        """Write the T rows of one episode: images[camera] yields T frames (H, W, 3) uint8."""
-        length = len(state)
-        vectors = {
-            'state.f32': state,
-            'action.f32': action,
-            'reward.f32': reward,
-            'terminated.u8': terminated,
-            'truncated.u8': truncated,
-        }
-        layout = self.meta.arrays()
-        wrong = [
-            f'{name}: {np.shape(vector)}, expected {(length, *layout[name][1])}'
-            for name, vector in vectors.items()
-            if np.shape(vector) != (length, *layout[name][1])
-        ]
-        if set(images) != set(self.meta.cameras):
-            wrong.append(f'cameras {sorted(images)}, expected {sorted(self.meta.cameras)}')
-        if wrong or length < 1:
-            raise TrainingError([f'episode {id}: {problem}' for problem in wrong or ['no rows']])
-        try:
-            for camera, frames in images.items():
-                self._write_frames(camera, frames, length, id)
-            for name, vector in vectors.items():
-                kind = layout[name][0]
-                self._files[name].write(np.ascontiguousarray(vector, dtype=kind).data)
-        except BaseException:
-            self._cut()
-            raise
-        instructions = self.meta.instructions
-        if instruction not in instructions:
-            instructions = (*instructions, instruction)
-        episode = CacheEpisode(
-            start=self.meta.rows,
-            length=length,
-            instruction=instructions.index(instruction),
-            outcome=outcome,
-            source=source,
-            policy_id=policy_id,
-            id=id,
-            digest=digest,
-        )
-        self.meta = replace(
-            self.meta,
-            instructions=instructions,
-            episodes=(*self.meta.episodes, episode),
-            rows=episode.stop,
-        )
-        return episode
-
-    def relabel(
-        self,
-        index: int,
-        outcome: str,
-        reward: NDArray[np.float32],
-        terminated: NDArray,
-        truncated: NDArray,
-    ) -> None:
-        """Give episode `index` another outcome; images, state and action stay as they are.
-
-        The columns go to disk before the meta says so: a crash between leaves the old outcome in
-        the meta, so the next caller sees the difference and writes both again.
-        """
-        episode = self.meta.episodes[index]
-        for name, vector in (
-            ('reward.f32', reward),
-            ('terminated.u8', terminated),
-            ('truncated.u8', truncated),
-        ):
-            kind, shape = self.meta.arrays()[name]
-            self._files[name].flush()
-            with open(self.path / name, 'r+b') as file:
-                file.seek(episode.start * _row_bytes(kind, shape))
-                file.write(np.ascontiguousarray(vector, dtype=kind).data)
-        episodes = list(self.meta.episodes)
-        episodes[index] = replace(episode, outcome=outcome)
-        self.meta = replace(self.meta, episodes=tuple(episodes))
-
-    def commit(self) -> None:
-        """Make everything appended so far visible to readers."""
-        if self.meta == self._committed:
-            return
-        for file in self._files.values():
-            file.flush()
-            os.fsync(file.fileno())
-        temporary = self.path / f'meta.json.{os.getpid()}.tmp'
-        with open(temporary, 'w', encoding='utf-8') as text:
-            text.write(self.meta.to_json())
-            text.flush()
-            os.fsync(text.fileno())
-        os.replace(temporary, self.path / 'meta.json')
-        self._committed = self.meta
-
-    def close(self) -> None:
-        """Close the files; rows appended since the last commit are as if never written."""
-        for file in self._files.values():
-            file.close()
-
-    def __enter__(self) -> CacheWriter:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if kind is None:
-            self.commit()
-        self.close()
-
-    def _write_frames(
-        self, camera: str, frames: Iterable[NDArray[np.uint8]], length: int, id: str
-    ) -> None:
-        shape = (*self.meta.cameras[camera], 3)
-        written = 0
-        for frame in frames:
-            if frame.shape != shape or frame.dtype != np.uint8:
-                raise TrainingError(
-                    f'episode {id}: camera {camera} frame {written} is {frame.dtype}'
-                    f' {frame.shape}; expected uint8 {shape}'
-                )
-            self._files[f'images.{camera}.u8'].write(np.ascontiguousarray(frame).data)
-            written += 1
-        if written != length:
-            raise TrainingError(
-                f'episode {id}: camera {camera} gave {written} frames for {length} rows'
-            )
-
-    def _cut(self) -> None:
-        """Drop what a failed append wrote after the last whole episode."""
-        for name, (kind, shape) in self.meta.arrays().items():
-            self._files[name].flush()
-            self._files[name].truncate(self.meta.rows * _row_bytes(kind, shape))

@@ -16,7 +16,8 @@ from qt_ros.contract import Contract
 from qt_ros.dataset import Dataset, DatasetWriter, build_cache
 from qt_ros.dataset.files import locked
 from qt_ros.errors import DatasetError
-from training.cache import Cache, CacheAction, CacheMeta, CacheWriter
+from training.cache import Cache, CacheAction, CacheMeta
+from training.cache_writer import CacheWriter
 from training.errors import TrainingError
 
 
@@ -56,8 +57,12 @@ def assert_matches(path: Path) -> Cache:
 
 
 @settings(max_examples=4, deadline=None)
-@given(counts=st.lists(st.integers(0, 3), min_size=1, max_size=3), terminate=st.booleans())
-def test_it_grows_with_the_dataset(tmp_path_factory, counts, terminate):
+@given(
+    counts=st.lists(st.integers(0, 3), min_size=1, max_size=3),
+    terminate=st.booleans(),
+    workers=st.sampled_from([1, 3, None]),
+)
+def test_it_grows_with_the_dataset(tmp_path_factory, counts, terminate, workers):
     path = tmp_path_factory.mktemp('set') / 'd'
     made_with = contract(terminate=terminate)
     at = 0
@@ -65,7 +70,8 @@ def test_it_grows_with_the_dataset(tmp_path_factory, counts, terminate):
         extend(path, made_with, range(at, at + count))
         at += count
         seen: list[tuple[int, int]] = []
-        assert build_cache(path, lambda *done, seen=seen: seen.append(done)) == path / '.cache'
+        cache = build_cache(path, lambda *done, seen=seen: seen.append(done[:2]), workers)
+        assert cache == path / '.cache'
         assert seen == [(index + 1, at) for index in range(at - count, at)]
         assert_matches(path)
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from training.cache import CacheAction, CacheMeta, CacheWriter
+from training.cache import CacheAction, CacheMeta
+from training.cache_writer import CacheWriter
 
 CONTRACT = 'name: test\n'
 

@@ -171,7 +171,8 @@ def test_several_caches_are_one(cache, tmp_path):
 
 
 def test_caches_of_different_contracts_are_refused(cache, tmp_path):
-    from training.cache import CacheMeta, CacheWriter
+    from training.cache import CacheMeta
+    from training.cache_writer import CacheWriter
 
     meta = CacheMeta('name: other\n', 'else', {'front': (16, 20)}, ('a', 'b', 'c'),
                      (CacheAction('x', -1.0, 1.0, 5),))  # fmt: skip
