@@ -14,6 +14,9 @@ import yaml
 
 from training.errors import TrainingError
 
+EFFICIENTNETS = tuple(f'efficientnet_b{n}' for n in range(4))
+ENCODERS = ('small', *EFFICIENTNETS)
+POOLS = ('queries', 'token_learner')
 OBJECTIVES = ('q', 'cloning')
 ERRORS = ('squared', 'cross_entropy', 'hl_gauss')
 CONSERVATIVE = ('mean', 'per_bin', 'softmax')
@@ -24,9 +27,12 @@ class ModelConfig:
     """The network."""
 
     window: int = 6  # frames of history, the current one included
-    channels: tuple[int, ...] = (32, 64, 64)  # of each convolution
+    encoder: str = 'small'  # small | efficientnet_b0 .. efficientnet_b3
+    weights: str = ''  # file with ImageNet's weights for an EfficientNet; '': from nothing
+    channels: tuple[int, ...] = (32, 64, 64)  # of each convolution of the small encoder
     kernels: tuple[int, ...] = (5, 3, 3)
     strides: tuple[int, ...] = (2, 2, 1)
+    pool: str = 'queries'  # queries | token_learner: what says where an attention map looks
     maps: int = 32  # attention maps over the last feature grid, a multiple of image_tokens
     image_tokens: int = 8  # per camera and frame
     sharpness: float = 4.0  # initial size of the attention logits' weights
@@ -40,6 +46,11 @@ class ModelConfig:
     atoms: int = 1  # 1: Q is a sigmoid; more: the mean of a distribution over so many values
     temperature: float = 1.0  # of attention: above 1 looks at more at once
     return_token: bool = False  # the return is an input, as in a Decision Transformer
+
+    @property
+    def frozen_norm(self) -> bool:
+        """Whether the images' encoder normalises by the statistics of loaded weights."""
+        return bool(self.weights)
 
 
 @dataclass(frozen=True)
@@ -229,6 +240,12 @@ def _impossible(config: TrainConfig) -> list[str]:
     model, loss, data, optim = config.model, config.loss, config.data, config.optim
     checks = [
         (model.window >= 1, f'model.window={model.window}; at least 1 (the current frame)'),
+        (model.encoder in ENCODERS, f'model.encoder={model.encoder}; {", ".join(ENCODERS)}'),
+        (model.pool in POOLS, f'model.pool={model.pool}; {", ".join(POOLS)}'),
+        (
+            not model.weights or model.encoder in EFFICIENTNETS,
+            f'model.weights with model.encoder={model.encoder}; only an EfficientNet has any',
+        ),
         (
             1 < len(model.channels) == len(model.kernels) == len(model.strides),
             'model.channels, kernels and strides must have the same length, at least 2',

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from training import checkpoint
 from training.config import TrainConfig, load_config
@@ -238,10 +240,29 @@ def _make_learner(config: TrainConfig, replay: Replay) -> Learner:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.optim.seed)
         model = QTransformer(config.model, replay.signature)
+    if config.model.weights:
+        load_image_weights(model, Path(config.model.weights))
     mean, std = replay.state_statistics()
     model.state_mean.copy_(torch.from_numpy(mean))
     model.state_std.copy_(torch.from_numpy(std))
     return Learner(model, config, resolve_device(config.optim.device))
+
+
+def load_image_weights(model: QTransformer, path: Path) -> None:
+    """Give every camera's encoder the ImageNet weights of a safetensors file.
+
+    Raises TrainingError if it cannot be read or does not fit. A .pth file is a pickle, which may
+    run anything when it is read; it is refused.
+    """
+    try:
+        weights = load_file(path)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise TrainingError(
+            f'model.weights={path} cannot be read ({error}); a safetensors file is needed: once,'
+            ' where the weights were loaded, safetensors.torch.save_file(net.state_dict(), FILE)'
+        ) from error
+    for camera in model.cameras:
+        camera.net.load_imagenet(weights, str(path))
 
 
 def resolve_device(name: str) -> torch.device:

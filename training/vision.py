@@ -1,4 +1,4 @@
-"""Images to a few tokens: a small convolutional encoder that knows the instruction.
+"""Images to a few tokens: an encoder that knows the instruction, then attention over its grid.
 
 FiLM (Perez et al., 1709.07871) scales and shifts the feature maps by the instruction. Then a few
 attention maps, as in TokenLearner (Ryoo et al., 2106.11297), pool the grid: each map yields the
@@ -12,59 +12,97 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from training.config import ModelConfig
+from training.efficientnet import EfficientNet
 
 
-class CameraEncoder(nn.Module):
-    """Encode the images of one camera.
+class ConvNet(nn.Module):
+    """A small stack of convolutions: config.channels, kernels, strides, one entry for each."""
 
-    config.channels, config.kernels, config.strides: one entry per convolution.
-    """
-
-    grid: Tensor
-
-    def __init__(self, config: ModelConfig, size: tuple[int, int]) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         convs = []
-        previous, (height, width) = 3, size
+        previous = 3
         for out, kernel, stride in zip(
             config.channels, config.kernels, config.strides, strict=True
         ):
             convs.append(nn.Conv2d(previous, out, kernel, stride, padding=kernel // 2))
             previous = out
-            height, width = -(-height // stride), -(-width // stride)
+        self.channels = previous
+        self.strides = config.strides
         self.stem, *rest = convs
         self.convs = nn.ModuleList(rest)
         # The first convolution sees edges and colours, whatever the task: no FiLM there.
-        self.film_sizes = [size for size in config.channels[1:] for _ in ('scale', 'shift')]
-        self.film = nn.Linear(config.text_size, sum(self.film_sizes))
+        self.sizes = [size for size in config.channels[1:] for _ in ('scale', 'shift')]
+        self.film = nn.Linear(config.text_size, sum(self.sizes))
         nn.init.zeros_(self.film.weight)
         nn.init.zeros_(self.film.bias)
-        # A softmax over hundreds of cells starts almost flat; larger weights focus it early.
-        scale = config.sharpness / previous**0.5
-        self.attention = nn.Parameter(torch.randn(config.maps, previous) * scale)
+        # Channels innermost in memory, which convolutions on a CPU prefer.
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, images: Tensor, text: Tensor) -> Tensor:
+        """Return features (N, channels, rows, columns).
+
+        images: (N, H, W, 3) uint8 RGB; text: (N, text_size).
+        """
+        x = images.permute(0, 3, 1, 2).to(text.dtype).div_(127.5).sub_(1.0)
+        x = functional.relu(self.stem(x))
+        films = self.film(text)[:, :, None, None].split(self.sizes, dim=1)
+        for conv, scale, shift in zip(self.convs, films[::2], films[1::2], strict=True):
+            y = functional.relu(torch.addcmul(shift, conv(x), 1 + scale))
+            x = x + y if y.shape == x.shape else y
+        return x
+
+    def grid(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Return (rows, columns) of the features of an image of (height, width) [px]."""
+        height, width = size
+        for stride in self.strides:
+            height, width = -(-height // stride), -(-width // stride)
+        return height, width
+
+
+class CameraEncoder(nn.Module):
+    """Encode the images of one camera into `image_tokens` tokens."""
+
+    where: Tensor
+
+    def __init__(self, config: ModelConfig, size: tuple[int, int]) -> None:
+        super().__init__()
+        if config.encoder == 'small':
+            self.net: ConvNet | EfficientNet = ConvNet(config)
+        else:
+            self.net = EfficientNet(config.encoder, config.text_size, config.frozen_norm)
+        channels = self.net.channels
+        if config.pool == 'queries':
+            # A softmax over hundreds of cells starts almost flat; larger weights focus it early.
+            scale = config.sharpness / channels**0.5
+            self.attention = nn.Parameter(torch.randn(config.maps, channels) * scale)
+            self.learner = None
+        else:
+            self.learner = nn.Sequential(
+                nn.LayerNorm(channels),
+                nn.Linear(channels, channels // 4),
+                nn.GELU(),
+                nn.Linear(channels // 4, config.maps),
+            )
         self.tokens = config.image_tokens
-        per_token = config.maps // config.image_tokens * (previous + 2)
+        per_token = config.maps // config.image_tokens * (channels + 2)
         self.project = nn.Linear(per_token, config.width)
         self.slot = nn.Parameter(torch.randn(config.image_tokens, config.width) * 0.02)
-        self.register_buffer('grid', _coordinates(height, width), persistent=False)
-        for conv in convs:
-            # Channels innermost in memory, which convolutions on a CPU prefer.
-            conv.weight.data = conv.weight.data.contiguous(memory_format=torch.channels_last)
+        self.register_buffer('where', _coordinates(*self.net.grid(size)), persistent=False)
 
     def forward(self, images: Tensor, text: Tensor) -> Tensor:
         """Return tokens (N, image_tokens, width).
 
         images: (N, H, W, 3) uint8 RGB; text: (N, text_size).
         """
-        x = images.permute(0, 3, 1, 2).to(text.dtype).div_(127.5).sub_(1.0)
-        x = functional.relu(self.stem(x))
-        films = self.film(text)[:, :, None, None].split(self.film_sizes, dim=1)
-        for conv, scale, shift in zip(self.convs, films[::2], films[1::2], strict=True):
-            y = functional.relu(torch.addcmul(shift, conv(x), 1 + scale))
-            x = x + y if y.shape == x.shape else y
+        x = self.net(images, text)
         cells = x.permute(0, 2, 3, 1).flatten(1, 2)  # (N, HW, C), no copy
-        attention = (self.attention @ cells.transpose(1, 2)).softmax(-1)  # (N, M, HW)
-        pooled = torch.cat([attention @ cells, attention @ self.grid], dim=-1)  # (N, M, C + 2)
+        if self.learner is None:
+            looks = self.attention @ cells.transpose(1, 2)  # (N, M, HW)
+        else:
+            looks = self.learner(cells).transpose(1, 2)
+        looks = looks.softmax(-1)
+        pooled = torch.cat([looks @ cells, looks @ self.where], dim=-1)  # (N, M, C + 2)
         return self.project(pooled.reshape(len(x), self.tokens, -1)) + self.slot
 
 
