@@ -9,16 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from qt_ros.bags.accounting import add_up
+from qt_ros.bags.ages import Ages
 from qt_ros.contract import Contract
 
 if TYPE_CHECKING:
     from qt_ros.bags.work import BagResult
 
 REPORT = 'conversion_report.json'
-PERCENTILES = (50, 90, 99, 100)
 
 
 def summarise(
@@ -66,20 +64,12 @@ def write_report(out: Path, report: dict[str, Any]) -> Path:
 
 def _stream(results: Sequence[BagResult], stream: str) -> dict[str, Any]:
     """Return the ages [ms] and the share of valid rows of a stream; None without rows."""
-    ages = [r.ages_ns[stream] for r in results if len(r.ages_ns.get(stream, ()))]
-    valid = [r.valid[stream] for r in results if len(r.valid.get(stream, ()))]
+    total = Ages()
+    for result in results:
+        if stream in result.ages:
+            total.merge(result.ages[stream])
     counts = [r.report['streams'][stream] for r in results if 'streams' in r.report]
-    found: dict[str, Any] = {
-        'age_ms': None,
-        'valid_share': None,
-        **_totals(counts),
-    }
-    if ages:
-        values = np.percentile(np.concatenate(ages), PERCENTILES) / 1e6
-        names = ('p50', 'p90', 'p99', 'max')
-        found['age_ms'] = {n: round(float(v), 3) for n, v in zip(names, values, strict=True)}
-        found['valid_share'] = round(float(np.concatenate(valid).mean()), 6)
-    return found
+    return {**total.summary(), **_totals(counts)}
 
 
 def _totals(counts: Sequence[dict[str, int]]) -> dict[str, int]:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from qt_ros.bags.accounting import nothing_used
+from qt_ros.bags.ages import Ages
 from qt_ros.bags.episodes import BagConversion, Built, describe, light
 from qt_ros.bags.labels import Label
 from qt_ros.bags.reader import BagReader
@@ -37,8 +37,7 @@ class BagResult:
 
     report: dict[str, Any]
     episodes: list[tuple[Episode, Mapping[str, EncodedVideo]]] = field(default_factory=list)
-    ages_ns: dict[str, NDArray[np.int64]] = field(default_factory=dict)
-    valid: dict[str, NDArray[np.bool_]] = field(default_factory=dict)
+    ages: dict[str, Ages] = field(default_factory=dict)  # {stream: of the samples that rows use}
 
 
 def convert_bag(task: BagTask) -> BagResult:
@@ -106,11 +105,12 @@ def _fill(task: BagTask, bag: BagReader, result: BagResult) -> None:
     report['topics'] = conversion.ledger.topics(conversion.sources)
     report['streams'] = conversion.disorder()
     for stream in task.contract.streams:
-        result.ages_ns[stream] = np.array(
-            [tick.samples[stream].age_ns for each in built for tick in each.ticks], np.int64
-        )
-        flags = [each.episode.valid[stream] for each in built]
-        result.valid[stream] = np.concatenate(flags) if flags else np.zeros(0, bool)
+        ages = result.ages[stream] = Ages()
+        for each in built:
+            ages.add(
+                np.array([tick.samples[stream].age_ns for tick in each.ticks], np.int64),
+                each.episode.valid[stream],
+            )
 
 
 def _encoder(
