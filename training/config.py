@@ -16,6 +16,7 @@ from training.errors import TrainingError
 
 EFFICIENTNETS = tuple(f'efficientnet_b{n}' for n in range(4))
 ENCODERS = ('small', *EFFICIENTNETS)
+TEXT_ENCODERS = ('hashed', 'minilm')
 POOLS = ('queries', 'token_learner')
 OBJECTIVES = ('q', 'cloning')
 ERRORS = ('squared', 'cross_entropy', 'hl_gauss')
@@ -40,7 +41,7 @@ class ModelConfig:
     layers: int = 4
     heads: int = 4
     mlp_ratio: float = 4.0
-    text_encoder: str = 'hashed'
+    text_encoder: str = 'hashed'  # hashed | minilm (sentence embeddings; text_size is then 384)
     text_size: int = 256
     output_bias: float = -4.0  # Q starts near 0; at .5 the many other bins drown the TD term
     atoms: int = 1  # 1: Q is a sigmoid; more: the mean of a distribution over so many values
@@ -241,6 +242,14 @@ def _impossible(config: TrainConfig) -> list[str]:
     checks = [
         (model.window >= 1, f'model.window={model.window}; at least 1 (the current frame)'),
         (model.encoder in ENCODERS, f'model.encoder={model.encoder}; {", ".join(ENCODERS)}'),
+        (
+            model.text_encoder in TEXT_ENCODERS,
+            f'model.text_encoder={model.text_encoder}; {", ".join(TEXT_ENCODERS)}',
+        ),
+        (
+            model.text_encoder != 'minilm' or model.text_size == 384,
+            f'model.text_size={model.text_size} with text_encoder=minilm; 384',
+        ),
         (model.pool in POOLS, f'model.pool={model.pool}; {", ".join(POOLS)}'),
         (
             not model.weights or model.encoder in EFFICIENTNETS,

@@ -17,7 +17,7 @@ from training.config import TrainConfig
 from training.errors import TrainingError
 from training.model import QTransformer
 from training.signature import Signature
-from training.text import encode_text
+from training.text import encode_text, nearest
 
 
 class ObservationLike(Protocol):
@@ -122,13 +122,28 @@ class Policy:
         return tuple(self.embeddings)
 
     def reset(self, instruction: str) -> None:
-        """Start an episode: forget earlier frames and take this instruction."""
+        """Start an episode: forget earlier frames and take this instruction.
+
+        Raises TrainingError for an instruction that was not trained on where its encoder is not
+        installed.
+        """
         embedding = self.embeddings.get(instruction)
         if embedding is None:
-            config = self.model.config
-            embedding = encode_text(instruction, config.text_encoder, config.text_size)
+            embedding = self._encode_text(instruction)
         self._text = torch.from_numpy(embedding).unsqueeze(0).to(self.device)
         self._frames.clear()
+
+    def _encode_text(self, instruction: str) -> np.ndarray:
+        config = self.model.config
+        try:
+            return encode_text(instruction, config.text_encoder, config.text_size)
+        except TrainingError as error:
+            known = ', '.join(repr(text) for text in nearest(instruction, self.instructions))
+            raise TrainingError(
+                f'{instruction!r} is not among the {len(self.instructions)} instructions that'
+                f' were trained on, the nearest of which are {known or "none"}; for any other'
+                f' text: {error}'
+            ) from error
 
     @torch.inference_mode()
     def act(self, observation: ObservationLike) -> Decision:
@@ -162,7 +177,8 @@ class Policy:
             np.zeros(len(self.state_names), np.float32),
         )
         text, frames = self._text, list(self._frames)
-        self.reset('')
+        self._text = torch.zeros(1, self.model.config.text_size, device=self.device)
+        self._frames.clear()
         for _ in range(rounds):
             self.act(blank)
         self._text = text

@@ -1,17 +1,17 @@
-"""Instructions to vectors, without a language model and without a download.
+"""Instructions to vectors, by counting words or by a language model (`sentence.py`).
 
 The `hashed` encoder counts words, pairs of neighbouring words and letter triples of the text in
 lower case into a fixed number of signed buckets. It embeds ANY text at run time, always the same
 way: words it shares with a trained instruction land in the same buckets, and a typing error still
-shares most of its letter triples. The name of the encoder is stored in the checkpoint, so another
-one can be added beside it without breaking old policies.
+shares most of its letter triples. The name of the encoder is stored in the checkpoint, and so are
+the embeddings of the trained instructions: these need no encoder at run time.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -61,4 +61,18 @@ def _features(text: str) -> Iterator[tuple[str, float]]:
         yield f'p:{left} {right}', _PAIR_WEIGHT
 
 
-ENCODERS: dict[str, Callable[[str, int], np.ndarray]] = {'hashed': hashed}
+def nearest(text: str, known: Sequence[str], most: int = 3) -> list[str]:
+    """Return the known instructions that share most words and letters with `text`, best first."""
+    size = 512
+    wanted = hashed(text, size)
+    scores = [float(hashed(each, size) @ wanted) for each in known]
+    return [known[i] for i in np.argsort(scores)[::-1][:most]]
+
+
+def _minilm(text: str, size: int) -> np.ndarray:
+    from training.sentence import minilm  # hundreds of megabytes: only where it is wanted
+
+    return minilm(text, size)
+
+
+ENCODERS: dict[str, Callable[[str, int], np.ndarray]] = {'hashed': hashed, 'minilm': _minilm}
