@@ -78,6 +78,7 @@ class Episode:
     stamps_ns: Mapping[str, NDArray[np.int64]]  # stream -> (T,) true stamp of the sample used
     valid: Mapping[str, NDArray[np.bool_]]  # stream -> (T,) false where the sample was too old
     images: Mapping[str, Frames]  # camera -> fresh iterator over T frames (H, W, 3) RGB
+    fingerprint: str = ''  # of the recording's content, wherever its file lies; '' for none
 
     def __len__(self) -> int:
         return len(self.state)

@@ -10,9 +10,21 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from qt_ros.contract import Contract
+from qt_ros.dataset.foreign import complete
 from qt_ros.dataset.labels import newest_outcomes
-from qt_ros.dataset.layout import Place, video_key
+from qt_ros.dataset.layout import EPISODES, Place, placed_files, video_key
+from qt_ros.dataset.tables import unreadable
 from qt_ros.errors import DatasetError
+
+LEROBOT = ('episode_index', 'tasks', 'length', 'dataset_from_index')
+PLACES = tuple(
+    f'{kind}/{name}' for kind in ('data', EPISODES) for name in ('chunk_index', 'file_index')
+)
+OURS = (
+    *('digest', 'fingerprint', 'start_stamp_ns'),
+    *('episode_id', 'outcome', 'source', 'policy_id', 'bag_uri', 'contract_hash'),
+)
 
 
 @dataclass(frozen=True)
@@ -32,6 +44,7 @@ class EpisodeMeta:
     length: int  # rows
     from_index: int  # number of its first row in the whole dataset
     digest: str  # sha256 over rows and videos
+    fingerprint: str  # of the recording, wherever that lies; '' where unknown
     data: Place
     row_group: int  # in the data file
     meta: Place
@@ -44,7 +57,7 @@ class EpisodeMeta:
 
 def episode_files(root: Path) -> list[Path]:
     """Return the files of `meta/episodes/`, in order."""
-    return sorted((root / 'meta/episodes').glob('chunk-*/file-*.parquet'))
+    return list(placed_files(root / EPISODES).values())
 
 
 def read_episode_table(path: Path, columns: list[str] | None = None) -> pa.Table:
@@ -53,15 +66,16 @@ def read_episode_table(path: Path, columns: list[str] | None = None) -> pa.Table
         with pq.ParquetFile(path) as file:
             return file.read(columns=columns)
     except (OSError, pa.ArrowException) as error:
-        raise DatasetError(f'{path} cannot be read ({error}); restore or convert again') from error
+        raise unreadable(path, error) from error
 
 
-def read_catalog(root: Path, total: int, cameras: list[str]) -> list[EpisodeMeta]:
+def read_catalog(root: Path, total: int, contract: Contract) -> list[EpisodeMeta]:
     """Return the first `total` episodes; what lies beyond is what a crash left behind."""
     labels = newest_outcomes(root)
+    cameras = [camera.name for camera in contract.cameras]
     found: list[EpisodeMeta] = []
     first_of_file: dict[Place, int] = {}
-    for row in _rows(root, cameras):
+    for row in _rows(root, contract):
         index = row['episode_index']
         if index >= total:
             break
@@ -83,6 +97,7 @@ def read_catalog(root: Path, total: int, cameras: list[str]) -> list[EpisodeMeta
                 length=row['length'],
                 from_index=row['dataset_from_index'],
                 digest=row['digest'],
+                fingerprint=row['fingerprint'] or '',
                 data=data,
                 row_group=index - first_of_file[data],
                 meta=(row['meta/episodes/chunk_index'], row['meta/episodes/file_index']),
@@ -97,25 +112,31 @@ def read_catalog(root: Path, total: int, cameras: list[str]) -> list[EpisodeMeta
     return found
 
 
-def _rows(root: Path, cameras: list[str]) -> Iterator[dict[str, Any]]:
-    columns = [
-        *('episode_index', 'tasks', 'length', 'dataset_from_index', 'digest', 'start_stamp_ns'),
-        *('data/chunk_index', 'data/file_index'),
-        *('meta/episodes/chunk_index', 'meta/episodes/file_index'),
-        *('episode_id', 'outcome', 'source', 'policy_id', 'bag_uri', 'contract_hash'),
-    ]
-    for camera in cameras:
-        prefix = f'videos/{video_key(camera)}'
-        columns += [f'{prefix}/{name}' for name in ('chunk_index', 'file_index', 'from_timestamp')]
+def _rows(root: Path, contract: Contract) -> Iterator[dict[str, Any]]:
+    needed = [*LEROBOT, *PLACES]
+    for camera in contract.cameras:
+        prefix = f'videos/{video_key(camera.name)}'
+        needed += [f'{prefix}/{name}' for name in ('chunk_index', 'file_index', 'from_timestamp')]
     for path in episode_files(root):
-        table = read_episode_table(path, columns)
-        missing = sorted(set(columns) - set(table.column_names))
+        there = _columns(path)
+        missing = sorted(set(needed) - there)
         if missing:
             raise DatasetError(
-                f'{path} lacks the columns {", ".join(missing)}, so these episodes were not'
-                ' written by qt-ros; import them into a dataset of their own'
+                f'{path} lacks the columns {", ".join(missing)}, so these are no episodes of'
+                f' contract {contract.name}; import them into a dataset of their own'
             )
-        yield from table.to_pylist()
+        if there.issuperset(OURS):
+            yield from read_episode_table(path, [*needed, *OURS]).to_pylist()
+        else:
+            rows = read_episode_table(path).to_pylist()
+            yield from (complete(row, contract.hash) for row in rows)
+
+
+def _columns(path: Path) -> set[str]:
+    try:
+        return set(pq.read_schema(path).names)
+    except (OSError, pa.ArrowException) as error:
+        raise unreadable(path, error) from error
 
 
 def _video_place(row: dict[str, Any], camera: str) -> tuple[Place, float]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -50,16 +52,35 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+class CannotWrite(DatasetError):
+    """The disk takes no more, or nothing at all; it is not the fault of what is written."""
+
+
+REFUSED = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS))  # by any disk
+
+
 @contextmanager
-def plain_errors(path: Path) -> Iterator[None]:
-    """Turn an OSError into a `DatasetError` that says what stands and what to do."""
+def plain_errors(path: Path, remedy: str = 'Make room or give another --out') -> Iterator[None]:
+    """Turn an OSError into a `CannotWrite` that says what stands and what to do."""
     try:
         yield
     except OSError as error:
-        raise DatasetError(
-            f'{path} cannot be written: {error.strerror or error}; what was committed before is'
-            ' intact. Make room or give another --out, then run it again'
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise CannotWrite(
+            f'{path} cannot be written: {reason}; what was committed before is intact.'
+            f' {remedy}, then run it again'
         ) from error
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Let `target` hold what `source` holds, without its bytes where the file system can."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.EXDEV):
+            raise
+        shutil.copyfile(source, target)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -86,11 +107,19 @@ def locked(path: Path, what: str) -> Iterator[None]:
 
     The kernel lets go of it when the process ends, however it ends.
     """
+    busy = f'{what} is being written by another process; wait until it has finished'
     with open(path, 'ab') as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise Busy(
-                f'{what} is being written by another process; wait until it has finished'
-            ) from None
+            raise Busy(busy) from None
+        if not _same_file(file.fileno(), path):  # another folder was put in place of this one
+            raise Busy(busy)
         yield
+
+
+def _same_file(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except FileNotFoundError:
+        return False

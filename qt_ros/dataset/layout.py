@@ -15,21 +15,24 @@ The totals of info.json say how much of the other files counts.
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 from qt_ros.contract import Contract
 from qt_ros.dataset.files import write_json
+from qt_ros.dataset.swap import settle
 from qt_ros.errors import DatasetError
 
 CODEBASE_VERSION = 'v3.0'
-CHUNK_SIZE = 1000  # files in one chunk folder
+CHUNK_SIZE = 1000  # files in one chunk folder, unless info.json says otherwise
 
 INFO = 'meta/info.json'
 STATS = 'meta/stats.json'
 TASKS = 'meta/tasks.parquet'
 CONTRACT = 'meta/contract.yaml'
 LABELS = 'meta/labels.jsonl'
+EPISODES = 'meta/episodes'
 EPISODES_PATH = 'meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet'
 DATA_PATH = 'data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet'
 VIDEO_PATH = 'videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4'
@@ -38,14 +41,25 @@ LOCK = '.lock'
 CACHE = '.cache'
 
 Place = tuple[int, int]  # (chunk index, file index)
+_PLACED = re.compile(r'chunk-(\d+)/file-(\d+)\.(?:parquet|mp4)')
 
 
-def after(place: Place | None) -> Place:
+def after(place: Place | None, chunks_size: int = CHUNK_SIZE) -> Place:
     """Return where the next file goes; `None`: there is none yet."""
     if place is None:
         return (0, 0)
     chunk, file = place
-    return (chunk + 1, 0) if file >= CHUNK_SIZE - 1 else (chunk, file + 1)
+    return (chunk + 1, 0) if file >= chunks_size - 1 else (chunk, file + 1)
+
+
+def placed_files(folder: Path) -> dict[Place, Path]:
+    """Return {place: path} of the files `chunk-*/file-*` below `folder`, in order."""
+    found = {}
+    for path in folder.glob('chunk-*/file-*'):
+        match = _PLACED.fullmatch(f'{path.parent.name}/{path.name}')
+        if match:
+            found[int(match[1]), int(match[2])] = path
+    return dict(sorted(found.items()))
 
 
 def data_file(root: Path, place: Place) -> Path:
@@ -152,6 +166,8 @@ def new_info(contract: Contract) -> dict[str, Any]:
 def read_info(root: Path) -> dict[str, Any]:
     """Return info.json; raise `DatasetError` if `root` is no dataset of this version."""
     path = root / INFO
+    if not path.exists():
+        settle(root)
     try:
         info = json.loads(path.read_text(encoding='utf-8'))
         version, _ = info['codebase_version'], (info['total_episodes'], info['total_frames'])
@@ -181,6 +197,23 @@ def read_contract(root: Path) -> Contract:
             ' (qt-ros import-lerobot)'
         )
     return Contract.load(path)
+
+
+def check_features(root: Path, info: dict[str, Any], contract: Contract) -> None:
+    """Raise `DatasetError` if the columns of the dataset are not those of its contract."""
+
+    def shapes(found: dict[str, dict[str, Any]]) -> dict[str, tuple[str, list[int]]]:
+        return {name: (each['dtype'], list(each['shape'])) for name, each in found.items()}
+
+    there, wanted = shapes(info['features']), shapes(features(contract))
+    problems = [
+        f'{root}: {INFO} has {name} as {there.get(name, "nothing")}, its contract makes it'
+        f' {wanted.get(name, "nothing")}; it cannot be extended. Convert into another --out'
+        for name in sorted({*there, *wanted})
+        if there.get(name) != wanted.get(name)
+    ]
+    if problems:
+        raise DatasetError(problems)
 
 
 def write_info(root: Path, info: dict[str, Any]) -> None:

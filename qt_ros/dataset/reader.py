@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -9,30 +10,47 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from qt_ros.dataset.catalog import EpisodeMeta, read_catalog
-from qt_ros.dataset.layout import data_file, read_contract, read_info, video_file
-from qt_ros.dataset.tables import digest, from_table, widths
+from qt_ros.dataset.catalog import EpisodeMeta, read_catalog, read_episode_table
+from qt_ros.dataset.foreign import NO_DIGEST
+from qt_ros.dataset.layout import (
+    Place,
+    data_file,
+    episodes_file,
+    read_contract,
+    read_info,
+    video_file,
+    video_key,
+)
+from qt_ros.dataset.stats import Stats
+from qt_ros.dataset.tables import digest, from_table, stats_of_row, unreadable, widths
 from qt_ros.dataset.video import count_frames, decode_video, file_sha256
 from qt_ros.episode import rewards
 from qt_ros.errors import DatasetError
 
 
 class Dataset:
-    """A dataset as it was when opened; episodes that are appended later show in a new one."""
+    """A dataset as it was when opened; episodes that are appended later show in a new one.
+
+    Where another set has taken its place since (`convert --replace`), reading on raises
+    `DatasetError`.
+    """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._info = read_info(self.path)
+        self._folder = os.stat(self.path)
         self.contract = read_contract(self.path)
         self._cameras = [camera.name for camera in self.contract.cameras]
         self.episodes: list[EpisodeMeta] = read_catalog(
-            self.path, self._info['total_episodes'], self._cameras
+            self.path, self._info['total_episodes'], self.contract
         )
         self._widths = widths(self.contract)
-        self._file = lru_cache(maxsize=4)(_open_rows)
+        self._file = lru_cache(maxsize=4)(pq.ParquetFile)
+        self._image_stats = lru_cache(maxsize=1)(self._read_image_stats)
 
     def __len__(self) -> int:
         return len(self.episodes)
@@ -46,21 +64,40 @@ class Dataset:
         episode = self._episode(index)
         path = data_file(self.path, episode.data)
         try:
-            table = self._file(path).read_row_group(episode.row_group)
-        except (OSError, IndexError, pa.ArrowException) as error:
-            raise DatasetError(
-                f'{path} cannot be read ({error}); restore it or convert again'
-            ) from error
-        columns = from_table(table, self._widths)
+            table = self._table(path, episode)
+            columns = from_table(table, self._widths)
+        except (OSError, KeyError, pa.ArrowException) as error:
+            raise unreadable(path, error) from error
         columns.setdefault('observation.state', np.zeros((table.num_rows, 0), np.float32))
         if table.num_rows != episode.length or (columns['episode_index'] != index).any():
             raise DatasetError(
-                f'{path}: row group {episode.row_group} does not hold the {episode.length} rows of'
-                f' episode {index}; restore it or convert again'
+                f'{path} does not hold the {episode.length} rows of episode {index}; restore it or'
+                ' convert again'
             )
         if episode.outcome != episode.stored_outcome:
             columns.update(rewards(episode.outcome, episode.length))
         return columns
+
+    def _table(self, path: Path, episode: EpisodeMeta) -> pa.Table:
+        """Return the rows of an episode; LeRobot's own files need not have a row group each."""
+        file = self._file(path)
+        if episode.row_group < file.num_row_groups:
+            table = file.read_row_group(episode.row_group)
+            if table.num_rows == episode.length:
+                return table
+        return file.read().filter(pc.field('episode_index') == episode.index)
+
+    def image_stats(self, index: int) -> Stats:
+        """Return the statistics of the cameras that were taken when the episode was appended."""
+        episode = self._episode(index)
+        return stats_of_row(self._image_stats(episode.meta)[index])
+
+    def _read_image_stats(self, place: Place) -> dict[int, dict[str, Any]]:
+        table = read_episode_table(episodes_file(self.path, place))
+        keys = tuple(f'stats/{video_key(camera)}/' for camera in self._cameras)
+        names = [name for name in table.column_names if keys and name.startswith(keys)]
+        rows = table.select(['episode_index', *names]).to_pylist()
+        return {row['episode_index']: row for row in rows}
 
     def iter_frames(self, index: int, camera: str) -> Iterator[NDArray[np.uint8]]:
         """Yield the T frames (H, W, 3) uint8 RGB of one camera of episode `index`."""
@@ -82,18 +119,20 @@ class Dataset:
         when the episode was appended.
         """
         episode = self._episode(index)
+        ours = not episode.digest.startswith(NO_DIGEST)
         try:
             columns = self.rows(index)
             videos = {}
             for camera in self._cameras:
-                path = video_file(self.path, camera, episode.videos[camera][0])
+                place, start_s = episode.videos[camera]
+                path = video_file(self.path, camera, place)
                 videos[camera] = file_sha256(path)
-                found = count_frames(path)
-                if found != episode.length:
-                    return [f'{path} has {found} frames for {episode.length} rows']
+                found, before = count_frames(path), round(start_s * self.contract.rate_hz)
+                if found < before + episode.length or (ours and found != episode.length):
+                    return [f'{path} has {found} frames for {before} + {episode.length} rows']
         except (DatasetError, OSError) as error:
             return [str(error)]
-        if digest(columns, videos) != episode.digest:
+        if ours and digest(columns, videos) != episode.digest:
             return [f'rows or videos of episode {index} are not those that were appended']
         return []
 
@@ -102,8 +141,13 @@ class Dataset:
             raise DatasetError(
                 f'episode {index} does not exist; allowed: 0 to {len(self.episodes) - 1}'
             )
+        self._check_still_there()
         return self.episodes[index]
 
-
-def _open_rows(path: Path) -> pq.ParquetFile:
-    return pq.ParquetFile(path)
+    def _check_still_there(self) -> None:
+        try:
+            same = os.path.samestat(self._folder, os.stat(self.path))
+        except OSError:
+            same = False
+        if not same:
+            raise DatasetError(f'{self.path} has been replaced since it was opened; open it again')

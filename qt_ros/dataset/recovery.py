@@ -11,61 +11,105 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
 from qt_ros.contract import Contract
 from qt_ros.dataset.catalog import EpisodeMeta, episode_files, read_catalog, read_episode_table
 from qt_ros.dataset.files import TEMPORARY, write_json
+from qt_ros.dataset.foreign import complete
 from qt_ros.dataset.layout import (
     STAGING,
     STATS,
     data_file,
     episodes_file,
-    video_file,
+    placed_files,
     video_key,
 )
 from qt_ros.dataset.stats import Stats, from_json, to_json, together
-from qt_ros.dataset.tables import read_row_groups, stats_of_row, write_row_groups
+from qt_ros.dataset.swap import remove_leftovers
+from qt_ros.dataset.tables import (
+    episode_schema,
+    iter_row_groups,
+    stats_of_row,
+    unreadable,
+    write_row_groups,
+)
 
 
 def recover(root: Path, contract: Contract, info: dict[str, Any]) -> list[EpisodeMeta]:
     """Bring all files to the totals of `info` and return its episodes; needs the writer's lock."""
-    cameras = [camera.name for camera in contract.cameras]
     shutil.rmtree(root / STAGING, ignore_errors=True)
+    remove_leftovers(root)
     for name in ('meta', 'data'):
         for temporary in (root / name).rglob('*' + TEMPORARY):
             temporary.unlink()
-    catalog = read_catalog(root, info['total_episodes'], cameras)
+    _complete_episode_rows(root, contract)
+    catalog = read_catalog(root, info['total_episodes'], contract)
     _drop_rows(root, catalog)
     _drop_episode_rows(root, catalog)
-    for camera in cameras:
-        last = video_file(root, camera, catalog[-1].videos[camera][0]) if catalog else None
-        for path in (root / 'videos' / video_key(camera)).glob('chunk-*/file-*.mp4'):
-            if last is None or path > last:
+    for camera in (camera.name for camera in contract.cameras):
+        last = catalog[-1].videos[camera][0] if catalog else None
+        for place, path in placed_files(root / 'videos' / video_key(camera)).items():
+            if last is None or place > last:
                 path.unlink()
     return catalog
 
 
+def _complete_episode_rows(root: Path, contract: Contract) -> None:
+    """Give every file of episode rows all our columns; those that we do not know are kept."""
+    ours = episode_schema(contract)
+    for path in episode_files(root):
+        try:
+            theirs = pq.read_schema(path)
+        except (OSError, pa.ArrowException):
+            continue  # beyond the totals it goes; else reading the catalog says what is wrong
+        if set(ours.names) <= set(theirs.names):
+            continue
+        extra = [theirs.field(name) for name in theirs.names if name not in ours.names]
+        schema = pa.schema([*ours, *extra])
+        rows = [complete(row, contract.hash) for row in read_episode_table(path).to_pylist()]
+        write_row_groups(path, schema, [pa.Table.from_pylist(rows, schema=schema)])
+
+
 def _drop_rows(root: Path, catalog: list[EpisodeMeta]) -> None:
-    last = data_file(root, catalog[-1].data) if catalog else None
-    for path in (root / 'data').glob('chunk-*/file-*.parquet'):
-        if last is None or path > last:
+    last = catalog[-1].data if catalog else None
+    for place, path in placed_files(root / 'data').items():
+        if last is None or place > last:
             path.unlink()
     if last is not None:
-        groups = read_row_groups(last)
-        keep = catalog[-1].row_group + 1
-        if len(groups) > keep:
-            write_row_groups(last, groups[0].schema, groups[:keep])
+        _drop_row_groups(data_file(root, last), catalog[-1].index)
+
+
+def _drop_row_groups(path: Path, last: int) -> None:
+    """Cut off the row groups at the end of a file that belong to episodes after `last`."""
+    try:
+        with pq.ParquetFile(path) as file:
+            groups = keep = file.num_row_groups
+            while keep > 1:
+                indices = file.read_row_group(keep - 1, columns=['episode_index']).column(0)
+                if pc.min(indices).as_py() <= last:
+                    break
+                keep -= 1
+            schema = file.schema_arrow
+    except (OSError, pa.ArrowException) as error:
+        raise unreadable(path, error) from error
+    if keep < groups:
+        write_row_groups(path, schema, iter_row_groups(path, keep))
 
 
 def _drop_episode_rows(root: Path, catalog: list[EpisodeMeta]) -> None:
-    last = episodes_file(root, catalog[-1].meta) if catalog else None
-    for path in episode_files(root):
-        if last is None or path > last:
+    last = catalog[-1].meta if catalog else None
+    for place, path in placed_files(root / 'meta/episodes').items():
+        if last is None or place > last:
             path.unlink()
     if last is not None:
-        table = read_episode_table(last)
-        keep = sum(1 for episode in catalog if episode.meta == catalog[-1].meta)
+        path = episodes_file(root, last)
+        table = read_episode_table(path)
+        keep = sum(1 for episode in catalog if episode.meta == last)
         if table.num_rows > keep:
-            write_row_groups(last, table.schema, [table.slice(0, keep)])
+            write_row_groups(path, table.schema, [table.slice(0, keep)])
 
 
 def read_stats(root: Path, info: dict[str, Any]) -> Stats:
@@ -81,12 +125,11 @@ def read_stats(root: Path, info: dict[str, Any]) -> Stats:
 
 def rebuild_stats(root: Path, total: int) -> Stats:
     """Return the statistics of the first `total` episodes from their own, and store them."""
-    if not total:
-        return {}
-    parts = []
+    stats: Stats = {}
     for path in episode_files(root):
         rows = read_episode_table(path).to_pylist()
-        parts += [stats_of_row(row) for row in rows if row['episode_index'] < total]
-    stats = together(parts)
-    write_json(root / STATS, to_json(stats))
+        parts = [stats_of_row(row) for row in rows if row['episode_index'] < total]
+        stats = together([stats, *parts])
+    if stats:
+        write_json(root / STATS, to_json(stats))
     return stats

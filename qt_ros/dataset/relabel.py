@@ -14,7 +14,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from qt_ros.contract import Contract
 from qt_ros.dataset.cache import relabel_cache
@@ -26,7 +28,7 @@ from qt_ros.dataset.recovery import rebuild_stats, recover
 from qt_ros.dataset.stats import row_stats
 from qt_ros.dataset.tables import (
     LABEL_COLUMNS,
-    read_row_groups,
+    iter_row_groups,
     stats_columns,
     to_table,
     write_row_groups,
@@ -76,8 +78,7 @@ def relabel(path: str | Path, outcomes: Mapping[int, str], by: str) -> int:
 
 def follow_labels(root: Path, contract: Contract, info: dict[str, Any]) -> None:
     """Bring the columns into line with the journal; needs the writer's lock."""
-    cameras = [camera.name for camera in contract.cameras]
-    catalog = read_catalog(root, info['total_episodes'], cameras)
+    catalog = read_catalog(root, info['total_episodes'], contract)
     behind = [episode for episode in catalog if episode.outcome != episode.stored_outcome]
     if not behind:
         return
@@ -89,19 +90,30 @@ def follow_labels(root: Path, contract: Contract, info: dict[str, Any]) -> None:
 
 
 def _rewrite_rows(path: Path, episodes: list[EpisodeMeta]) -> None:
-    groups = read_row_groups(path)
-    schema = groups[0].schema
-    for episode in episodes:
-        table = groups[episode.row_group]
-        labels = to_table(
-            rewards(episode.outcome, episode.length),
-            pa.schema([schema.field(name) for name in LABEL_COLUMNS]),
-        )
-        for name in LABEL_COLUMNS:
-            at = schema.get_field_index(name)
-            table = table.set_column(at, schema.field(name), labels.column(name))
-        groups[episode.row_group] = table
-    write_row_groups(path, schema, groups)
+    schema = pq.read_schema(path)
+    by_index = {episode.index: episode for episode in episodes}
+    write_row_groups(path, schema, (_relabelled(t, by_index) for t in iter_row_groups(path)))
+
+
+def _relabelled(table: pa.Table, episodes: Mapping[int, EpisodeMeta]) -> pa.Table:
+    """Return a row group with the labels of its episodes; most hold one episode, whole."""
+    indices = table.column('episode_index').to_numpy()
+    frames = table.column('frame_index').to_numpy()
+    columns = {
+        name: table.column(name).to_numpy(zero_copy_only=False).copy() for name in LABEL_COLUMNS
+    }
+    for index in np.unique(indices).tolist():
+        if index in episodes:
+            rows = indices == index
+            labels = rewards(episodes[index].outcome, episodes[index].length)
+            for name in LABEL_COLUMNS:
+                columns[name][rows] = labels[name][frames[rows]]
+    labels_schema = pa.schema([table.schema.field(name) for name in LABEL_COLUMNS])
+    labelled = to_table(columns, labels_schema)
+    for name in LABEL_COLUMNS:
+        at = table.schema.get_field_index(name)
+        table = table.set_column(at, table.schema.field(name), labelled.column(name))
+    return table
 
 
 def _rewrite_episode_rows(path: Path, episodes: list[EpisodeMeta]) -> None:

@@ -17,8 +17,7 @@ Stats = dict[str, FeatureStats]  # feature -> its statistics
 
 QUANTILES = {'q01': 0.01, 'q10': 0.10, 'q50': 0.50, 'q90': 0.90, 'q99': 0.99}
 NAMES = ('min', 'max', 'mean', 'std', 'count', *QUANTILES)
-IMAGE_SAMPLES = 100  # frames looked at in one episode
-IMAGE_SIDE = 300  # larger images are thinned out to about half of that
+IMAGE_SIDE = 300  # pictures from this size on are thinned out, to about half of it
 
 
 def row_stats(columns: Mapping[str, NDArray]) -> Stats:
@@ -60,7 +59,7 @@ class ImageStats:
     """Per-channel statistics of the frames of one episode, from histograms of 256 values."""
 
     def __init__(self, frames: int) -> None:
-        samples = min(frames, IMAGE_SAMPLES)
+        samples = max(min(frames, 100), min(int(frames**0.75), 10_000))  # as LeRobot
         self._wanted = set(np.round(np.linspace(0, frames - 1, samples)).astype(int).tolist())
         self._counts = np.zeros((3, 256), dtype=np.int64)
         self._index = 0
@@ -69,9 +68,8 @@ class ImageStats:
     def add(self, frame: NDArray[np.uint8]) -> None:
         """Look at the next frame (H, W, 3), or pass over it."""
         if self._index in self._wanted:
-            stride = max(1, round(2 * max(frame.shape[:2]) / IMAGE_SIDE))
-            if max(frame.shape[:2]) < IMAGE_SIDE:
-                stride = 1
+            side = max(frame.shape[:2])
+            stride = side // (IMAGE_SIDE // 2) if side >= IMAGE_SIDE else 1
             thinned = frame[::stride, ::stride]
             for channel in range(3):
                 self._counts[channel] += np.bincount(thinned[..., channel].ravel(), minlength=256)
@@ -113,7 +111,9 @@ def together(parts: Iterable[Stats]) -> Stats:
 
 
 def _merge(parts: Sequence[FeatureStats]) -> FeatureStats:
-    stacked = {name: np.stack([part[name] for part in parts]) for name in NAMES}
+    # Sets extended by an older LeRobot lack the quantiles of some episodes.
+    names = [name for name in NAMES if all(name in part for part in parts)]
+    stacked = {name: np.stack([part[name] for part in parts]) for name in names}
     count = stacked['count'].reshape(-1, *[1] * (stacked['mean'].ndim - 1))
     total = stacked['count'].sum()
     mean = (stacked['mean'] * count).sum(axis=0) / total
@@ -126,14 +126,16 @@ def _merge(parts: Sequence[FeatureStats]) -> FeatureStats:
         'count': np.array([total]),
     }
     for name, share in QUANTILES.items():
-        merged[name] = stacked[name].min(axis=0) if share <= 0.5 else stacked[name].max(axis=0)
+        if name in stacked:
+            values = stacked[name]
+            merged[name] = values.min(axis=0) if share <= 0.5 else values.max(axis=0)
     return merged
 
 
 def to_json(stats: Stats) -> dict[str, dict[str, list]]:
     """Return `stats` as plain lists, as stats.json holds them."""
     return {
-        feature: {name: values[name].tolist() for name in NAMES}
+        feature: {name: values[name].tolist() for name in NAMES if name in values}
         for feature, values in stats.items()
     }
 

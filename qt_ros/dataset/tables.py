@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +138,7 @@ def episode_schema(contract: Contract) -> pa.Schema:
         pa.field('success', pa.bool_()),
         pa.field('start_stamp_ns', pa.int64()),
         pa.field('digest', pa.string()),
+        pa.field('fingerprint', pa.string()),
     ]
     vector = pa.list_(pa.float64())
     image = pa.list_(pa.list_(vector))
@@ -174,7 +175,10 @@ def stats_of_row(row: Mapping[str, Any]) -> Stats:
 
 
 def write_row_groups(path: Path, schema: pa.Schema, tables: Iterable[pa.Table]) -> None:
-    """Replace `path` by a file with one row group for each table."""
+    """Replace `path` by a file with one row group for each table, holding one at a time.
+
+    `tables` may come from `iter_row_groups` of the same `path`.
+    """
 
     def write(temporary: Path) -> None:
         with pq.ParquetWriter(temporary, schema, compression='snappy') as writer:
@@ -184,14 +188,19 @@ def write_row_groups(path: Path, schema: pa.Schema, tables: Iterable[pa.Table]) 
     write_whole(path, write)
 
 
-def read_row_groups(path: Path, first: int = 0, stop: int | None = None) -> list[pa.Table]:
-    """Return the row groups `first` to `stop` (excluded; None: all) of a file."""
+def iter_row_groups(path: Path, stop: int | None = None) -> Iterator[pa.Table]:
+    """Yield the row groups of a file up to `stop` (excluded; None: all), one at a time."""
     try:
         with pq.ParquetFile(path) as file:
-            stop = file.num_row_groups if stop is None else stop
-            return [file.read_row_group(group) for group in range(first, stop)]
+            for group in range(file.num_row_groups if stop is None else stop):
+                yield file.read_row_group(group)
     except (OSError, pa.ArrowException) as error:
-        raise DatasetError(f'{path} cannot be read ({error}); restore or convert again') from error
+        raise unreadable(path, error) from error
+
+
+def unreadable(path: Path, error: Exception) -> DatasetError:
+    """Return the error for a file of the dataset that is missing or damaged."""
+    return DatasetError(f'{path} cannot be read ({error}); restore it or convert again')
 
 
 def write_tasks(root: Path, instructions: Sequence[str]) -> None:
@@ -216,9 +225,7 @@ def read_tasks(root: Path, total: int) -> list[str]:
             table.column('task_index').to_pylist(), table.column('task').to_pylist(), strict=True
         )
     except (OSError, KeyError, pa.ArrowException) as error:
-        raise DatasetError(
-            f'{root / TASKS} cannot be read ({error}); restore it or convert again'
-        ) from error
+        raise unreadable(root / TASKS, error) from error
     return [task for _, task in sorted(pairs)][:total]
 
 

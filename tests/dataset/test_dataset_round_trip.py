@@ -54,7 +54,7 @@ def assert_same(dataset: Dataset, index: int, one: Episode) -> None:
         decoded = dataset.frames(index, camera)
         assert decoded.shape == (len(one), *dict(sizes(dataset))[camera], 3)
         for before, after in zip(frames(), decoded, strict=True):
-            assert psnr_db(before, after) > 34.0
+            assert psnr_db(before, after) > 33.0
     assert dataset.problems(index) == []
 
 
