@@ -142,7 +142,7 @@ def _fill(
 ) -> None:
     """Write `values` into the fields of one topic's dimensions."""
     pairs = {dim.field: value for dim, value in zip(action.dims, values, strict=True)}
-    kind = action.type
+    msg, kind = types.unwrap(msg, action.type or '')
     if kind == types.JOINT_TRAJECTORY:
         _fill_trajectory(msg, pairs, duration_s, new_message)
     elif kind == types.JOINT_STATE:
@@ -159,8 +159,7 @@ def _fill(
         for field, value in pairs.items():
             setattr(msg, field, value)
     else:
-        nested = {types.TWIST_STAMPED: 'twist', types.POSE_STAMPED: 'pose'}.get(kind or '')
-        _fill_vectors(getattr(msg, nested) if nested else msg, pairs)
+        _fill_vectors(msg.pose if kind == types.POSE_STAMPED else msg, pairs)
 
 
 def _fill_trajectory(

@@ -38,6 +38,7 @@ from qt_ros.message_types import (
     EPISODE_EVENT,
     JOINT_TRAJECTORY,
     STATE_TYPES,
+    WITHOUT_NUMBERS,
 )
 from qt_ros.yaml_reader import Problems, Value, nearest, read_yaml
 
@@ -316,10 +317,11 @@ class _Parser:
                     f'allowed: {shown}{nearest(dim.base, known)}'
                 )
             elif dim.mode == 'delta' and contract.base_index(dim) is None:
+                measured = f'position.{dim.field.removeprefix("position.")}'
                 value.problem(
-                    f'a delta starts from the measured value, and position.{dim.field} is not in '
-                    f'the state; add it there, or name what measures it with "base"; '
-                    f'allowed: {shown}{nearest(f"position.{dim.field}", known)}'
+                    f'a delta starts from the measured value, and {measured} is not in the state; '
+                    'add it there, or name what measures it with "base" (commands by index need '
+                    f'it); allowed: {shown}{nearest(measured, known)}'
                 )
 
     def _check_fallback(self, section: Value, contract: Contract) -> None:
@@ -344,6 +346,10 @@ class _Parser:
 
     def _type(self, keys: dict[str, Value], allowed: Sequence[str], what: str) -> str:
         if 'type' not in keys:
+            return ''
+        written = keys['type'].written
+        if written in WITHOUT_NUMBERS and written not in allowed:
+            keys['type'].problem(WITHOUT_NUMBERS[written])
             return ''
         return keys['type'].choice(allowed, f'{what} message type') or ''
 

@@ -9,7 +9,7 @@ from qt_ros.message_types import (
     FLOAT32_ARRAY,
     FLOAT64_ARRAY,
     JOINT_JOG,
-    JOINT_STATE,
+    JOINT_STATES,
     field_syntax,
 )
 from qt_ros.yaml_reader import Value
@@ -33,7 +33,7 @@ def check_complete(value: Value, type: str, fields: Sequence[str], by_index: boo
         kinds = [field.split('.', 1)[0] for field in fields]
         wanted = [f'{kind}.{i}' for kind in dict.fromkeys(kinds) for i in range(kinds.count(kind))]
         missing = [field for field in wanted if field not in fields]
-    elif type in (JOINT_STATE, JOINT_JOG):
+    elif type in (*JOINT_STATES, JOINT_JOG):
         split = [field.split('.', 1) for field in fields if '.' in field]
         kinds = dict.fromkeys(kind for kind, _ in split)
         joints = dict.fromkeys(joint for _, joint in split)
@@ -82,11 +82,11 @@ def read_depth_range(value: Value) -> tuple[float, float] | None:
 def read_by_index(keys: dict[str, Value], type: str) -> bool:
     """Read the optional by_index: the arrays of a JointState without names are counted off."""
     by_index = bool(keys['by_index'].boolean()) if 'by_index' in keys else False
-    if by_index and type and type != JOINT_STATE:
+    if by_index and type and type not in JOINT_STATES:
         keys['by_index'].problem(
-            f'is for {JOINT_STATE} only (arrays are by index anyway); leave it out for {type}'
+            f'is for {JOINT_STATES[0]} only (arrays are by index anyway); leave it out for {type}'
         )
-    return by_index and type == JOINT_STATE
+    return by_index and type in JOINT_STATES
 
 
 def read_max_age(keys: dict[str, Value]) -> float:

@@ -53,6 +53,7 @@ def read_fields(
     msg: Any, type: str, fields: Sequence[str], by_index: bool = False
 ) -> list[float | None]:
     """Return the value of each field, None for one that this message does not hold."""
+    msg, type = types.unwrap(msg, type)
     if type == types.JOINT_STATE:
         return _joints(msg, None if by_index else msg.name, fields)
     if type == types.JOINT_JOG:
@@ -66,6 +67,7 @@ def read_fields(
 
 def fields_of(msg: Any, type: str, by_index: bool = False) -> tuple[str, ...]:
     """Return the names of all fields that this message holds, as a contract writes them."""
+    msg, type = types.unwrap(msg, type)
     if type not in (types.JOINT_STATE, types.JOINT_JOG):
         return tuple(_READERS[type](msg)) if type in _READERS else ()
     names = msg.name if type == types.JOINT_STATE else msg.joint_names
@@ -143,7 +145,6 @@ _READERS: dict[str, Callable[[Any], dict[str, float]]] = {
     types.FLOAT64: _scalar,
     types.BOOL: _scalar,
     types.TWIST: _twist,
-    types.TWIST_STAMPED: lambda msg: _twist(msg.twist),
     types.POSE_STAMPED: _pose,
     types.GRIPPER_COMMAND: _gripper,
 }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from qt_ros.errors import QtRosError
 
@@ -25,6 +26,10 @@ TWIST_STAMPED = 'geometry_msgs/msg/TwistStamped'
 POSE_STAMPED = 'geometry_msgs/msg/PoseStamped'
 JOINT_JOG = 'control_msgs/msg/JointJog'
 GRIPPER_COMMAND = 'control_msgs/msg/GripperCommand'
+# Goals of the gripper actions, for bridges that send or record them on a topic.
+GRIPPER_GOAL = 'control_msgs/action/GripperCommand_Goal'
+PARALLEL_GRIPPER_GOAL = 'control_msgs/action/ParallelGripperCommand_Goal'
+STRING = 'std_msgs/msg/String'
 EPISODE_EVENT = 'q_transformer_ros/msg/EpisodeEvent'
 
 CAMERA_TYPES = (IMAGE, COMPRESSED_IMAGE)
@@ -48,6 +53,7 @@ _JOINT_KINDS = FieldSyntax(
 _INDEX = FieldSyntax(r'0|[1-9][0-9]*', 'an index such as "0"')
 _TWIST = FieldSyntax(r'(linear|angular)\.[xyz]', 'linear.x|y|z, angular.x|y|z')
 _DATA = FieldSyntax(r'data', 'data')
+_GRIPPER = FieldSyntax(r'position|max_effort', 'position, max_effort')
 
 _SYNTAX: dict[str, FieldSyntax] = {
     JOINT_STATE: _JOINT_KINDS,
@@ -63,11 +69,30 @@ _SYNTAX: dict[str, FieldSyntax] = {
         r'position\.[xyz]|orientation\.[xyzw]', 'position.x|y|z, orientation.x|y|z|w'
     ),
     JOINT_JOG: FieldSyntax(r'(displacement|velocity)\..+', 'displacement.JOINT, velocity.JOINT'),
-    GRIPPER_COMMAND: FieldSyntax(r'position|max_effort', 'position, max_effort'),
+    GRIPPER_COMMAND: _GRIPPER,
+    GRIPPER_GOAL: _GRIPPER,
+    PARALLEL_GRIPPER_GOAL: _JOINT_KINDS,
 }
 
 STATE_TYPES = tuple(_SYNTAX)
 COMMAND_TYPES = tuple(_SYNTAX)
+JOINT_STATES = (JOINT_STATE, PARALLEL_GRIPPER_GOAL)  # joints by name, or by index without names
+
+# {type: (attribute that holds its numbers, type of that)}
+_WRAPPED = {
+    TWIST_STAMPED: ('twist', TWIST),
+    GRIPPER_GOAL: ('command', GRIPPER_COMMAND),
+    PARALLEL_GRIPPER_GOAL: ('command', JOINT_STATE),
+}
+# {type: why a contract cannot take numbers from it}
+WITHOUT_NUMBERS = {
+    STRING: (
+        'a String carries text, no number; the instruction of an episode comes from its START '
+        'event or from the CSV of --labels'
+    ),
+    IMAGE: 'an image is no number; list it under "cameras"',
+    COMPRESSED_IMAGE: 'an image is no number; list it under "cameras"',
+}
 
 BY_INDEX_SYNTAX = FieldSyntax(
     r'(position|velocity|effort)\.(0|[1-9][0-9]*)',
@@ -78,6 +103,12 @@ BY_INDEX_SYNTAX = FieldSyntax(
 def field_syntax(type: str, by_index: bool = False) -> FieldSyntax:
     """Return how fields of message type `type` are written; KeyError for an unsupported type."""
     return BY_INDEX_SYNTAX if by_index else _SYNTAX[type]
+
+
+def unwrap(msg: Any, type: str) -> tuple[Any, str]:
+    """Return the part of a message that holds its numbers, and the type of that part."""
+    attribute, inner = _WRAPPED.get(type, ('', type))
+    return (getattr(msg, attribute) if attribute else msg), inner
 
 
 class DecodeError(QtRosError):

@@ -80,6 +80,11 @@ class Value:
         """Whether this is a mapping of keys to values."""
         return isinstance(self._node, MappingNode)
 
+    @property
+    def written(self) -> str:
+        """The scalar as it is written, '' for anything else."""
+        return str(self._node.value) if isinstance(self._node, ScalarNode) else ''
+
     def text(self) -> str | None:
         """Return the scalar as it is written; `0`, `on` and `"0"` are all text here."""
         if not isinstance(self._node, ScalarNode) or self.is_null or not self._node.value:

@@ -60,15 +60,20 @@ def announce(event: str, **fields: Any) -> None:
 
 @cache
 def message_class(type_name: str) -> Any:
-    """Return the class of 'package/msg/Name', of any installed package."""
+    """Return the class of 'package/msg/Name', of any installed package.
+
+    The goal of an action is written 'package/action/Name_Goal'.
+    """
     parts = type_name.split('/')
     if len(parts) == 2:
         parts.insert(1, 'msg')
     if len(parts) != 3:
         raise QtRosError(f"'{type_name}' is no message type; it is written package/msg/Name")
     package, kind, name = parts
+    outer, _, part = name.partition('_') if kind == 'action' else (name, '', '')
     try:
-        return getattr(importlib.import_module(f'{package}.{kind}'), name)
+        found = getattr(importlib.import_module(f'{package}.{kind}'), outer)
+        return getattr(found, part) if part else found
     except ModuleNotFoundError:
         raise QtRosError(
             f"message type '{type_name}': package {package} is not installed or not sourced; "

@@ -8,17 +8,26 @@ from typing import Any
 
 import numpy as np
 import pytest
-from rosbags.typesys import Stores, get_typestore
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 ROBOTS = Path(__file__).resolve().parents[2] / 'config' / 'robots'
 STORE = get_typestore(Stores.ROS2_HUMBLE)
-CONTROL_MSGS = {'control_msgs/msg/JointJog', 'control_msgs/msg/GripperCommand'}
+# control_msgs comes with ros2_control; the store of the standard types does not have it.
+CONTROL_MSGS = {
+    'control_msgs/msg/JointJog': (
+        'std_msgs/Header header\nstring[] joint_names\nfloat64[] displacements\n'
+        'float64[] velocities\nfloat64 duration\n'
+    ),
+    'control_msgs/msg/GripperCommand': 'float64 position\nfloat64 max_effort\n',
+    'control_msgs/action/GripperCommand_Goal': 'control_msgs/GripperCommand command\n',
+    'control_msgs/action/ParallelGripperCommand_Goal': 'sensor_msgs/JointState command\n',
+}
+for _name, _text in CONTROL_MSGS.items():
+    STORE.register(get_types_from_msg(_text, _name))
 
 
 def from_rosbags(type: str) -> Any:
     """Make a message with every field empty or zero, as `rosbags` would read it."""
-    if type in CONTROL_MSGS:
-        pytest.skip('control_msgs is not in this type store')
     kind = STORE.types[type]
     values: dict[str, Any] = {}
     for field in dataclasses.fields(kind):
@@ -39,9 +48,11 @@ def from_rosbags(type: str) -> Any:
 
 def from_ros(type: str) -> Any:
     """Make an empty message of the installed ROS distribution."""
-    package, _, name = type.split('/')
-    module = pytest.importorskip(f'{package}.msg', reason=f'{package} is not installed')
-    return getattr(module, name)()
+    package, kind, name = type.split('/')
+    module = pytest.importorskip(f'{package}.{kind}', reason=f'{package} is not installed')
+    outer, _, part = name.partition('_')
+    found = getattr(module, outer)
+    return (getattr(found, part) if part else found)()
 
 
 def set_array(msg: Any, name: str, values: Any) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from spine_messages import ROBOTS, STORE, from_ros, from_rosbags
+from spine_messages import ROBOTS, STORE, from_ros, from_rosbags, set_array
 
 from qt_ros.commands import (
     CommandError,
@@ -45,8 +45,15 @@ COMMANDS = [
     ('geometry_msgs/msg/TwistStamped', ['angular.z', 'linear.x']),
     ('geometry_msgs/msg/PoseStamped', ['position.z', 'orientation.w', 'position.x']),
     ('control_msgs/msg/JointJog', ['velocity.b', 'velocity.a']),
+    ('control_msgs/msg/JointJog', ['displacement.a/b.c', 'displacement.b']),
     ('control_msgs/msg/GripperCommand', ['position', 'max_effort']),
+    ('control_msgs/action/GripperCommand_Goal', ['max_effort', 'position']),
+    (
+        'control_msgs/action/ParallelGripperCommand_Goal',
+        ['effort.l', 'position.l', 'effort.r', 'position.r'],
+    ),
 ]
+STANDARD = [row for row in COMMANDS if not row[0].startswith('control_msgs')]
 
 
 @pytest.mark.parametrize(('type', 'fields'), COMMANDS)
@@ -60,7 +67,7 @@ def test_what_is_encoded_is_decoded(new_message: NewMessage, type: str, fields: 
         assert (msg.header.stamp.sec, msg.header.stamp.nanosec) == (3, 7)
 
 
-@pytest.mark.parametrize(('type', 'fields'), COMMANDS[:-2])
+@pytest.mark.parametrize(('type', 'fields'), COMMANDS)
 def test_what_is_encoded_survives_the_wire(type: str, fields: list[str]) -> None:
     contract = contract_of(type, fields)
     targets = np.array([0.5, -0.25, 0.125, 8.0])[: len(fields)]
@@ -69,7 +76,7 @@ def test_what_is_encoded_survives_the_wire(type: str, fields: list[str]) -> None
     np.testing.assert_array_equal(decode_command(contract.action[0], again), targets)
 
 
-@pytest.mark.parametrize(('type', 'fields'), COMMANDS[:-2])
+@pytest.mark.parametrize(('type', 'fields'), STANDARD)
 def test_real_ros_messages_survive_the_wire(type: str, fields: list[str]) -> None:
     wire = pytest.importorskip('rclpy.serialization', reason='ROS 2 is not installed')
     contract = contract_of(type, fields)
@@ -83,6 +90,41 @@ def test_real_ros_messages_survive_the_wire(type: str, fields: list[str]) -> Non
     definition = STORE.get_msgdef(type)
     again, _ = definition.deserialize_cdr_le(data[4:], 0, definition.cls, STORE)
     np.testing.assert_array_equal(decode_command(contract.action[0], again), targets)
+
+
+def by_index_contract(type: str, fields: list[str]) -> Contract:
+    contract = contract_of(type, fields)
+    topic = dataclasses.replace(contract.action[0], by_index=True)
+    return dataclasses.replace(contract, action=(topic,))
+
+
+@pytest.mark.parametrize(
+    'type', ['sensor_msgs/msg/JointState', 'control_msgs/action/ParallelGripperCommand_Goal']
+)
+def test_commands_without_names_are_counted_by_index(new_message: NewMessage, type: str) -> None:
+    fields = ['velocity.1', 'position.0', 'position.1', 'velocity.0']
+    contract = by_index_contract(type, fields)
+    targets = np.array([0.5, -0.25, 0.125, 8.0])
+    ((_, msg),) = encode_commands(contract, targets, 5, new_message, 0.1)
+    joints = getattr(msg, 'command', msg)
+    assert list(joints.name) == []
+    assert list(joints.position) == [-0.25, 0.125]
+    assert list(joints.velocity) == [8.0, 0.5]
+    np.testing.assert_array_equal(decode_command(contract.action[0], msg), targets)
+    # What is too short lacks the rest; names do not matter.
+    joints.name = ['b', 'a']
+    set_array(joints, 'position', [3.0])
+    found = decode_command(contract.action[0], msg)
+    np.testing.assert_array_equal(found, [0.5, 3.0, np.nan, 8.0])
+
+
+def test_nothing_is_read_by_index_that_the_contract_does_not_count(
+    new_message: NewMessage,
+) -> None:
+    contract = contract_of('sensor_msgs/msg/JointState', ['position.0'])
+    msg = new_message('sensor_msgs/msg/JointState')
+    set_array(msg, 'position', [1.0])
+    assert np.isnan(decode_command(contract.action[0], msg)).all()
 
 
 def test_a_trajectory_has_one_point_and_its_time(arm: Contract, new_message: NewMessage) -> None:

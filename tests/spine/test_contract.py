@@ -57,6 +57,95 @@ def test_terminate_is_one_more_dimension_at_the_end(arm: Contract) -> None:
     assert with_end.hash != arm.hash
 
 
+FIRST = """
+name: first
+rate_hz: 10
+clock: header
+cameras:
+  top: {topic: /top, type: sensor_msgs/msg/Image, size: [64, 64]}
+state:
+  - {name: arm, topic: /arm, type: sensor_msgs/msg/JointState, fields: [position.a]}
+action:
+  - topic: /a
+    type: std_msgs/msg/Float64
+    dims: [{name: a, field: data, low: 0, high: 1, bins: 3}]
+"""
+
+
+def test_contracts_from_before_the_newer_keys_keep_their_hash() -> None:
+    """Datasets and checkpoints carry the hash; what is not written must not change it."""
+    expected = '2a3c9d4ceb8576f78866f101ae8020922097aa8701f9d09983c2b4ea2fc8b580'
+    assert Contract.parse(FIRST).hash == expected
+
+
+def test_crop_and_depth_range_are_part_of_the_contract(arm: Contract, arm_text: str) -> None:
+    keys = 'size: [64, 64], crop: [8, 0, 48, 64], depth_m: [0.2, 2.2], max'
+    contract = Contract.parse(arm_text.replace('size: [64, 64], max', keys, 1))
+    assert contract.cameras[0].crop == (8, 0, 48, 64)
+    assert contract.cameras[0].depth_m == (0.2, 2.2)
+    assert contract.cameras[1] == arm.cameras[1]
+    assert Contract.parse(contract.to_yaml()) == contract
+    hashes = {
+        arm.hash,
+        contract.hash,
+        Contract.parse(arm_text.replace('size: [64, 64], max', keys.replace('8,', '9,'), 1)).hash,
+        Contract.parse(arm_text.replace('size: [64, 64], max', keys.replace('2.2', '2'), 1)).hash,
+    }
+    assert len(hashes) == 4
+
+
+BY_INDEX = """
+name: gripper
+rate_hz: 10
+clock: header
+state:
+  - {name: arm, topic: /arm, type: sensor_msgs/msg/JointState, fields: [position.a]}
+  - {name: grip, topic: /grip, type: sensor_msgs/msg/JointState, fields: [position.0],
+     by_index: true}
+action:
+  - topic: /grip_command
+    type: sensor_msgs/msg/JointState
+    by_index: true
+    dims:
+      - {name: left, field: position.0, low: 0, high: 1, bins: 3}
+      - {name: right, field: position.1, low: 0, high: 1, bins: 3}
+"""
+
+
+def test_commands_by_index() -> None:
+    contract = Contract.parse(BY_INDEX)
+    assert contract.action[0].by_index
+    assert Contract.parse(contract.to_yaml()) == contract
+    named = BY_INDEX.replace('    by_index: true\n', '')
+    assert Contract.parse(named).hash != contract.hash
+    # An index says nothing about which joint: what measures it must be named.
+    assert contract.base_index(contract.action_dims[0]) is None
+    based = BY_INDEX.replace(
+        'field: position.0, low', 'field: position.0, base: grip.position.0, low'
+    )
+    contract = Contract.parse(based)
+    assert contract.base_index(contract.action_dims[0]) == 1
+
+
+@pytest.mark.parametrize(
+    ('right', 'wrong', 'expected'),
+    [
+        ('field: position.1', 'field: position.left', 'allowed: position.INDEX|by_index is true'),
+        ('field: position.1', 'field: position.2', "missing: ['position.1']"),
+        ('field: position.1', 'field: velocity.1', "missing: ['velocity.0']"),
+        ('    by_index: true', '    by_index: 1', 'by_index: needs true or false'),
+        ('field: position.0, low', 'field: position.0, mode: delta, low',
+         'position.0 is not in the state|with "base" (commands by index need it)'),
+        ('  - topic: /grip_command\n    type: sensor_msgs/msg/JointState', '  - from: next_state',
+         'by_index: is not used with "from: next_state"'),
+    ],
+)  # fmt: skip
+def test_faults_of_commands_by_index(right: str, wrong: str, expected: str) -> None:
+    assert right in BY_INDEX
+    problems = problems_of(BY_INDEX.replace(right, wrong, 1))
+    assert any(all(part in p for part in expected.split('|')) for p in problems), problems
+
+
 @pytest.mark.parametrize('name', ['block_arm', 'abitobot'])
 def test_shipped_contracts_survive_the_round_trip(name: str) -> None:
     contract = Contract.load(ROBOTS / f'{name}.yaml')
@@ -104,7 +193,8 @@ def contracts(draw: st.DrawFn) -> Contract:
     streams = draw(st.lists(NAMES, min_size=2, max_size=4, unique_by=str.lower))
     cameras = tuple(
         Camera(n, f'/cam/{n}', 'sensor_msgs/msg/Image', (draw(st.integers(8, 99)), 8),
-               draw(POSITIVE))
+               draw(POSITIVE), draw(st.none() | st.tuples(*[st.integers(1, 999)] * 4)),
+               draw(st.none() | st.tuples(st.floats(0.0, 0.9), st.floats(1.0, 99.0))))
         for n in streams[1:]
     )  # fmt: skip
     joints = draw(st.lists(JOINTS, min_size=1, max_size=3, unique=True))
@@ -165,6 +255,31 @@ WRONG = [
     ('size: [64, 64], max', 'size: [64], max', 'cameras.front.size: needs a list of two'),
     ('size: [64, 64], max', 'size: [0, 64], max', "size[0]: '0' is out of range; allowed: 8"),
     ('max_age_s: 0.25', 'max_age_s: -1', 'cameras.front.max_age_s:|> 0'),
+    ('size: [64, 64], max', 'size: [64, 64], crop: [0, 0, 8], max', 'crop: needs at least 4'),
+    ('size: [64, 64], max', 'size: [64, 64], crop: [0, 0, 8, 8, 8], max',
+     'front.crop: needs four whole numbers: [top, left, height, width]'),
+    ('size: [64, 64], max', 'size: [64, 64], crop: [-1, 0, 8, 8], max',
+     "front.crop[0]: '-1' is out of range; allowed: 0 to 65535"),
+    ('size: [64, 64], max', 'size: [64, 64], crop: [0, 0, 0, 8], max',
+     "front.crop[2]: '0' is out of range; allowed: 1 to 65536"),
+    ('size: [64, 64], max', 'size: [64, 64], crop: all, max', 'front.crop: needs a list'),
+    ('size: [64, 64], max', 'size: [64, 64], depth_m: 2, max', 'depth_m: needs a list of two num'),
+    ('size: [64, 64], max', 'size: [64, 64], depth_m: [2, 1], max',
+     'front.depth_m: near 2 must be smaller than far 1'),
+    ('size: [64, 64], max', 'size: [64, 64], depth_m: [-1, 1], max',
+     "front.depth_m[0]: '-1' is out of range; allowed: a finite number >= 0"),
+    ('size: [64, 64], max', 'size: [64, 64], depth_m: [0, .inf], max', 'depth_m[1]:|> 0'),
+    ('size: [64, 64], max', 'size: [64, 64], crops: [0, 0, 8, 8], max', 'mean crop?'),
+    ('type: std_msgs/msg/Float64MultiArray',
+     'type: std_msgs/msg/Float64MultiArray\n    by_index: true',
+     'action[1].by_index: is for sensor_msgs/msg/JointState only|leave it out for std_msgs'),
+    ('type: sensor_msgs/msg/JointState', 'type: std_msgs/msg/String',
+     'state[0].type: a String carries text, no number|START event or from the CSV of --labels'),
+    ('type: sensor_msgs/msg/JointState', 'type: sensor_msgs/msg/Image',
+     'state[0].type: an image is no number; list it under "cameras"'),
+    ('type: std_msgs/msg/Float64MultiArray', 'type: std_msgs/msg/String',
+     'action[1].type: a String carries text'),
+    ('sensor_msgs/msg/CompressedImage', 'std_msgs/msg/String', 'type: a String carries text'),
     ('sensor_msgs/msg/CompressedImage', 'sensor_msgs/CompressedImage',
      'cameras.front.type: unknown image message type|allowed: sensor_msgs/msg/Image|mean sensor'),
     ('type: sensor_msgs/msg/JointState', 'type: nav_msgs/msg/Odometry',
