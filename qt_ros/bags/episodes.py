@@ -16,7 +16,8 @@ from qt_ros.bags.actions import (
     columns_of,
     departures,
 )
-from qt_ros.bags.events import read_events, read_steps
+from qt_ros.bags.events import first_message_ns, read_events, read_steps
+from qt_ros.bags.labelling import apply_labels
 from qt_ros.bags.labels import Label
 from qt_ros.bags.observing import (
     Unusable,
@@ -27,7 +28,6 @@ from qt_ros.bags.rows import Rows
 from qt_ros.bags.segments import (
     Segment,
     Segmentation,
-    apply_labels,
     by_events,
     by_time_gap,
     one_per_bag,
@@ -36,7 +36,7 @@ from qt_ros.bags.sources import BagSources
 from qt_ros.bags.ticks import Step, Tick, TickPlan, plan_ticks
 from qt_ros.bags.types import deserialize
 from qt_ros.commands import decode_command
-from qt_ros.contract import Contract
+from qt_ros.contract import Contract, Episodes
 from qt_ros.episode import Episode
 from qt_ros.errors import BagError, QtRosError
 
@@ -77,7 +77,8 @@ class BagConversion:
         self.path = bag.paths[0].resolve()
         self.uri = str(self.path)
         self.problems: list[str] = []
-        self.sources = BagSources(contract, bag)
+        labels = [label for label in labels if label.about(self.path)]
+        self.sources = BagSources(_with_events_if_needed(contract, bag, labels), bag)
         self.ledger = Ledger()
         self._sampler = self.sources.sampler()
         self._covered = self.sources.covered()
@@ -85,6 +86,7 @@ class BagConversion:
         found = self._segmentation(labels)
         self.problems += found.problems
         self.segments = found.segments
+        self.applied = found.applied
         if not self.segments:
             raise BagError([*self.problems, 'the recording holds no episode'])
 
@@ -142,8 +144,9 @@ class BagConversion:
             found = by_time_gap(self.path.stem, stamps, float(self.contract.episodes.gap_s or 0))
         else:
             found = one_per_bag(self.path.stem, stamps)
-        first_ns = min(int(each[0]) for each in stamps)
-        return apply_labels(found, labels, self.path, first_ns)
+        if not labels:
+            return found
+        return apply_labels(found, labels, self.path, first_message_ns(self.sources), end_ns)
 
     def _steps_of(self, segment: Segment) -> list[tuple[int, Step]]:
         """Return (ordinal, step) of the segment: by episode id, by time where they have none."""
@@ -245,6 +248,16 @@ class BagConversion:
             some = np.isfinite(targets).any(axis=1)
             found.append(Commands(stamps[some], ordinals[some], targets[some], columns))
         return found
+
+
+def _with_events_if_needed(
+    contract: Contract, bag: BagReader, labels: Sequence[Label]
+) -> Contract:
+    """Return a contract that does not ask for events which rows with times stand in for."""
+    topic = contract.episodes.topic
+    if topic is None or bag.resolve(topic) or not any(label.bounded for label in labels):
+        return contract
+    return replace(contract, episodes=Episodes('one_per_bag'))
 
 
 def episodes_of(

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from qt_ros.bags.segments import Event
 from qt_ros.bags.sources import BagSources
@@ -12,10 +16,18 @@ from qt_ros.errors import BagError
 
 DECLARED = ('step', 'tick', 'streams', 'stream_stamps', 'stream_valid')
 TEXTS = ('episode_id', 'instruction', 'outcome', 'source', 'policy_id')
+FAR_NS = (
+    10_000_000_000  # an event so far from all data was stamped by another clock, or not at all
+)
+NEAR = 25  # samples that say how far the contract's clock is from the recorder's
 
 
 def read_events(sources: BagSources, problems: list[str]) -> list[tuple[int, Event]]:
-    """Return (ordinal, event) of the bag in recorded order; damaged ones are reported."""
+    """Return (ordinal, event) of the bag in recorded order; damaged ones are reported.
+
+    An event whose stamp lies far outside of the data, though it was recorded among them, is placed
+    where it was recorded: zero stamps, another machine's clock, wall time in a simulation.
+    """
     topic = sources.names.get(sources.contract.episodes.topic or '')
     if topic is None or topic not in sources.index:
         return []
@@ -35,7 +47,70 @@ def read_events(sources: BagSources, problems: list[str]) -> list[tuple[int, Eve
             events.append((ordinal, Event(stamps[ordinal], int(message.kind), *texts)))
         else:
             problems.append(f'{topic}: an event without kind was ignored')
-    return events
+    logs = dict(zip(index.ordinals.tolist(), index.log_ns.tolist(), strict=True))
+    return _placed(RecordedTimes(sources), events, logs, problems)
+
+
+def first_message_ns(sources: BagSources) -> int:
+    """Return the time of the bag's first message on the contract's clock [ns].
+
+    Other topics than the contract's count too, as in the duration that tools show for a recording.
+    """
+    recorded = RecordedTimes(sources)
+    first = next(iter(sources.bag.messages()), None)
+    log_ns = int(recorded.log_ns.min())
+    log_ns = log_ns if first is None else min(log_ns, first.log_ns)
+    return recorded.expected_ns(-1, log_ns)
+
+
+class RecordedTimes:
+    """What the samples of a bag tell about log time and the contract's clock, as recorded.
+
+    ordinals, stamps_ns, log_ns: (N,) of all usable samples of all streams, in recorded order.
+    """
+
+    def __init__(self, sources: BagSources) -> None:
+        parts = []
+        for stream, (stamps, ordinals) in sources.stream_times().items():
+            index = sources.index[sources.topic_of(stream)]
+            order = np.argsort(index.ordinals)
+            at = order[np.searchsorted(index.ordinals, ordinals, sorter=order)]
+            parts.append(np.stack([ordinals, stamps, index.log_ns[at]]))
+        columns: NDArray[np.int64] = np.concatenate(parts, axis=1)
+        columns = columns[:, np.argsort(columns[0], kind='stable')]
+        self.ordinals, self.stamps_ns, self.log_ns = columns
+
+    def expected_ns(self, ordinal: int, log_ns: int) -> int:
+        """Return the time on the contract's clock at which that message was recorded."""
+        at = int(np.searchsorted(self.ordinals, ordinal))
+        low = min(max(at - NEAR // 2, 0), max(len(self.ordinals) - NEAR, 0))
+        near = slice(low, low + NEAR)
+        # The middle one of some, so that a single odd stamp does not move an episode.
+        return log_ns + int(np.median(self.stamps_ns[near] - self.log_ns[near]))
+
+
+def _placed(
+    recorded: RecordedTimes,
+    events: list[tuple[int, Event]],
+    log_ns: dict[int, int],
+    problems: list[str],
+) -> list[tuple[int, Event]]:
+    if not len(recorded.ordinals):
+        return events
+    low, high = int(recorded.stamps_ns.min()), int(recorded.stamps_ns.max())
+    found, moved = [], 0
+    for ordinal, event in events:
+        expected = recorded.expected_ns(ordinal, log_ns[ordinal])
+        inside = low - FAR_NS <= event.stamp_ns <= high + FAR_NS
+        if not inside and abs(event.stamp_ns - expected) > FAR_NS:
+            event, moved = replace(event, stamp_ns=expected), moved + 1
+        found.append((ordinal, event))
+    if moved:
+        problems.append(
+            f'{moved} of {len(events)} episode events are stamped more than {FAR_NS / 1e9:g} s'
+            ' away from all data; they are placed where they were recorded'
+        )
+    return found
 
 
 def read_steps(sources: BagSources, problems: list[str]) -> list[tuple[str, int, Step]]:

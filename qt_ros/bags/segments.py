@@ -1,16 +1,13 @@
-"""Cut a bag into episodes: by events, by silence, or the whole bag as one; then label them."""
+"""Cut a bag into episodes: by events, by silence, or the whole bag as one."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qt_ros.bags.labels import Label
 from qt_ros.episode import OUTCOMES, SOURCES
 
 START, STOP, LABEL, INTERVENTION_START, INTERVENTION_STOP = range(5)
@@ -51,22 +48,53 @@ class Segment:
 
 @dataclass(frozen=True)
 class Segmentation:
-    """The episodes of a bag in order of time, and what was odd, in sentences."""
+    """The episodes of a bag in order of time, and what was odd, in sentences.
+
+    `applied` are the lines of the label file that meant something for this bag.
+    """
 
     segments: tuple[Segment, ...]
     problems: tuple[str, ...] = ()
+    applied: frozenset[int] = frozenset()
+
+
+def unique(name: str, taken: Collection[str]) -> str:
+    """Return `name`, or NAME#2, NAME#3, ... where it is taken."""
+    found, number = name, 2
+    while found in taken:
+        found, number = f'{name}#{number}', number + 1
+    return found
+
+
+def relabel(segment: Segment, outcome: str, instruction: str, source: str) -> Segment:
+    """Return the segment with a later word about it; the earlier outcome stays on record."""
+    earlier = segment.earlier_outcomes
+    return replace(
+        segment,
+        outcome=outcome or segment.outcome,
+        instruction=instruction or segment.instruction,
+        source=source or segment.source,
+        earlier_outcomes=(*earlier, segment.outcome) if outcome else earlier,
+    )
 
 
 def by_events(events: Sequence[Event], end_ns: int) -> Segmentation:
     """Pair START with STOP; `end_ns` is the time of the bag's last sample.
 
-    An episode that is still open when the next one starts, or when the bag ends, is closed there
-    with outcome 'unknown', and reported. A STOP without START is reported and ignored.
+    Episodes never overlap: one that is still open when the next one starts, or when the bag ends,
+    is closed there with outcome 'unknown', and reported. So where two recorders ran at once, each
+    episode ends at the start of the other's. A STOP without START is reported and ignored, and so
+    is an event that was recorded twice.
     """
     cutter = _Cutter()
     # Events of one time are taken in the order in which they were recorded.
-    for event in sorted(events, key=lambda each: each.stamp_ns):
+    ordered = sorted(events, key=lambda each: each.stamp_ns)
+    for event in dict.fromkeys(ordered):
         cutter.take(event)
+    if len(set(ordered)) < len(ordered):
+        cutter.problems.append(
+            f'{len(ordered) - len(set(ordered))} events were recorded twice and count once'
+        )
     cutter.close(max(end_ns, cutter.newest_ns), 'the recording ended')
     return Segmentation(tuple(cutter.labelled()), tuple(cutter.problems))
 
@@ -79,7 +107,8 @@ class _Cutter:
         self.newest_ns = 0
         self._done: list[Segment] = []
         self._open: Segment | None = None
-        self._open_name = ''  # as the events spell it; the segment's own is unique
+        self._names: list[str] = []  # as the events spell them; the segments' own are unique
+        self._unfinished: set[str] = set()
         self._person_since: int | None = None
         self._labels: list[Event] = []
 
@@ -99,7 +128,8 @@ class _Cutter:
         elif event.kind == INTERVENTION_STOP and self._open is not None:
             self._end_intervention(event.stamp_ns)
         else:
-            kind = _KINDS[event.kind] if event.kind < len(_KINDS) else f'kind {event.kind}'
+            known = 0 <= event.kind < len(_KINDS)
+            kind = _KINDS[event.kind] if known else f'kind {event.kind}'
             self.problems.append(f'{kind} event outside of an episode was ignored')
 
     def close(self, stop_ns: int, why: str) -> None:
@@ -110,45 +140,51 @@ class _Cutter:
             f'episode {self._open.episode_id!r} has no STOP: it is closed where {why}, with'
             " outcome 'unknown'"
         )
+        self._unfinished.add(self._names[-1])
         self._finish(stop_ns, 'unknown')
 
     def labelled(self) -> list[Segment]:
         """Apply the LABEL events, which may come at any time after; the newest wins."""
-        segments = self._done
         for event in self._labels:
-            wanted = event.episode_id or (segments[-1].episode_id if segments else '')
-            if wanted not in [segment.episode_id for segment in segments]:
-                self.problems.append(f'LABEL for unknown episode {wanted!r} was ignored')
-            elif event.outcome not in OUTCOMES:
+            at = self._meant(event)
+            if at is None:
+                self.problems.append(f'LABEL for unknown episode {event.episode_id!r} was ignored')
+            elif event.outcome.lower() not in OUTCOMES and (
+                event.outcome or not event.instruction
+            ):
                 self.problems.append(
-                    f'LABEL for episode {wanted!r} with outcome {event.outcome!r} was ignored;'
-                    f' allowed: {", ".join(OUTCOMES)}'
+                    f'LABEL for episode {self._done[at].episode_id!r} with outcome'
+                    f' {event.outcome!r} was ignored; allowed: {", ".join(OUTCOMES)}'
                 )
             else:
-                segments = [
-                    relabel(each, event.outcome, event.instruction)
-                    if each.episode_id == wanted
-                    else each
-                    for each in segments
-                ]
-        return segments
+                said = event.outcome.lower(), event.instruction, ''
+                self._done[at] = relabel(self._done[at], *said)
+        return self._done
+
+    def _meant(self, event: Event) -> int | None:
+        """Return which episode a LABEL is about: the last one of that name before it."""
+        name = event.episode_id
+        fitting = [
+            at
+            for at, each in enumerate(self._done)
+            if name in ('', each.episode_id, self._names[at])
+        ]
+        before = [at for at in fitting if self._done[at].start_ns <= event.stamp_ns]
+        return max(before or fitting, default=None)
 
     def _start(self, event: Event) -> None:
         name = event.episode_id or f'episode_{len(self._done)}'
-        taken = {segment.episode_id for segment in self._done}
-        unique, number = name, 2
-        while unique in taken:
-            unique, number = f'{name}#{number}', number + 1
-        if unique != name:
-            self.problems.append(f'episode id {name!r} is used twice; the second is {unique!r}')
-        source = event.source
+        mine = unique(name, {segment.episode_id for segment in self._done})
+        if mine != name:
+            self.problems.append(f'episode id {name!r} is used twice; the second is {mine!r}')
+        source = event.source.lower()
         if source not in SOURCES:
             source = 'policy' if event.policy_id else 'teleop'
             if event.source:
-                self.problems.append(f'source {event.source!r} of {unique!r} is taken as {source}')
-        self._open_name = event.episode_id
+                self.problems.append(f'source {event.source!r} of {mine!r} is taken as {source}')
+        self._names.append(name)
         self._open = Segment(
-            unique,
+            mine,
             event.stamp_ns,
             event.stamp_ns,
             event.instruction,
@@ -159,16 +195,20 @@ class _Cutter:
 
     def _stop(self, event: Event) -> None:
         running = self._open
-        if running is None or event.episode_id not in ('', self._open_name):
+        if running is None or event.episode_id not in ('', self._names[-1]):
+            closed = event.episode_id in self._unfinished
             self.problems.append(
-                f'STOP of episode {event.episode_id!r} without its START was ignored'
+                f'STOP of episode {event.episode_id!r} came after another episode had started; how'
+                ' it ended stays unknown'
+                if closed
+                else f'STOP of episode {event.episode_id!r} without its START was ignored'
             )
             return
-        outcome = event.outcome
+        outcome = event.outcome.lower()
         if outcome not in OUTCOMES:
             self.problems.append(
-                f'outcome {outcome!r} of {running.episode_id!r} is taken as unknown; allowed:'
-                f' {", ".join(OUTCOMES)}'
+                f'outcome {event.outcome!r} of {running.episode_id!r} is taken as unknown;'
+                f' allowed: {", ".join(OUTCOMES)}'
             )
             outcome = 'unknown'
         self._finish(event.stamp_ns, outcome)
@@ -219,73 +259,3 @@ def by_time_gap(name: str, stamps_ns: Iterable[NDArray[np.int64]], gap_s: float)
             for number, piece in enumerate(pieces)
         )
     )
-
-
-def relabel(segment: Segment, outcome: str, instruction: str = '', source: str = '') -> Segment:
-    """Return the segment with a later word about it; the earlier outcome stays on record."""
-    return replace(
-        segment,
-        outcome=outcome,
-        instruction=instruction or segment.instruction,
-        source=source or segment.source,
-        earlier_outcomes=(*segment.earlier_outcomes, segment.outcome),
-    )
-
-
-def apply_labels(
-    found: Segmentation, labels: Sequence[Label], bag: Path, first_ns: int
-) -> Segmentation:
-    """Apply the rows of a label file that speak of this bag.
-
-    Rows with bounds replace the segmentation of the bag: its episodes are then exactly these.
-    `first_ns` is the time that `start_s` counts from.
-    """
-    mine = [label for label in labels if label.about(bag)]
-    bounded = [label for label in mine if label.bounds_s and (label.bag or label.episode_id)]
-    segments = list(found.segments)
-    problems = list(found.problems)
-    if bounded:
-        segments = [
-            Segment(
-                label.episode_id or f'{bag.stem}/{number}',
-                first_ns + round(label.bounds_s[0] * 1e9),
-                first_ns + round(label.bounds_s[1] * 1e9),
-                label.instruction,
-                label.outcome,
-                label.source or 'teleop',
-            )
-            for number, label in enumerate(bounded)
-            if label.bounds_s is not None
-        ]
-        segments.sort(key=lambda each: each.start_ns)
-        for before, after in pairwise(segments):
-            if after.start_ns < before.stop_ns:
-                problems.append(
-                    f'labels: episodes {before.episode_id!r} and {after.episode_id!r} overlap'
-                )
-    for label in mine:
-        if label.bounds_s is None:
-            segments = _relabel_all(segments, label, problems)
-    return Segmentation(tuple(segments), tuple(problems))
-
-
-def _relabel_all(segments: list[Segment], label: Label, problems: list[str]) -> list[Segment]:
-    if label.episode_id:
-        targets = [each.episode_id for each in segments if each.episode_id == label.episode_id]
-        missing = label.bag and not targets
-    else:
-        targets = [each.episode_id for each in segments]
-        missing = len(targets) > 1
-    if missing:
-        known = ', '.join(each.episode_id for each in segments) or 'none'
-        problems.append(
-            f'labels: row for bag {label.bag!r}, episode {label.episode_id!r} fits no single'
-            f' episode and was ignored; its episodes: {known}'
-        )
-        return segments
-    return [
-        relabel(each, label.outcome, label.instruction, label.source)
-        if each.episode_id in targets
-        else each
-        for each in segments
-    ]

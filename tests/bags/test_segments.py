@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_bags import contract
 
+from qt_ros.bags.labelling import apply_labels
 from qt_ros.bags.labels import Label, read_labels
 from qt_ros.bags.segments import (
     INTERVENTION_START,
@@ -21,7 +22,6 @@ from qt_ros.bags.segments import (
     Event,
     Segment,
     Segmentation,
-    apply_labels,
     by_events,
 )
 from qt_ros.bags.ticks import coverage, plan_ticks
