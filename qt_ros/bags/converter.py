@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from qt_ros.bags.conversion_report import REPORT, summarise, write_report
-from qt_ros.bags.files import find_bags
+from qt_ros.bags.finding import find_bags
 from qt_ros.bags.labels import read_labels
 from qt_ros.bags.pools import run_tasks
 from qt_ros.bags.work import BagResult, BagTask

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,14 @@ import yaml
 
 from qt_ros.errors import BagError
 
-SUFFIXES = ('.mcap', '.db3', '.bag', '.mcap.zstd', '.db3.zstd')
+PLAIN = ('.mcap', '.db3', '.bag')
+PACKED = ('.zstd', '.zst', '.lz4')
+SUFFIXES = (*PLAIN, '.bag.active', *(plain + packed for plain in PLAIN for packed in PACKED))
 METADATA = 'metadata.yaml'
+MAX_METADATA = 1 << 26  # [bytes]
+_MAGICS = (b'\x89MCAP0\r\n', b'#ROSBAG V2.0\n')  # of recordings that go by any name
 _LOADER = getattr(yaml, 'CSafeLoader', yaml.SafeLoader)
+_ENDING = r'(?:\.mcap|\.db3|\.bag)(?:\.zstd|\.zst|\.lz4|\.active)?$'
 
 
 @dataclass
@@ -28,57 +35,69 @@ class BagFiles:
     @property
     def custom_data(self) -> dict[str, str]:
         """Return what the recorder noted about the whole bag."""
-        custom = self.information.get('custom_data')
-        return {str(k): str(v) for k, v in custom.items()} if isinstance(custom, dict) else {}
+        return plain_texts(self.information.get('custom_data'))
 
     @property
     def encodings(self) -> dict[str, str]:
         """Return {topic: serialisation format} as metadata.yaml declares it."""
         found = {}
-        for entry in self.information.get('topics_with_message_count') or ():
+        entries = self.information.get('topics_with_message_count')
+        for entry in entries if isinstance(entries, list) else []:
             topic = entry.get('topic_metadata') if isinstance(entry, dict) else None
-            if isinstance(topic, dict) and topic.get('serialization_format'):
-                found[str(topic.get('name'))] = str(topic['serialization_format'])
+            if isinstance(topic, dict):
+                name, form = topic.get('name'), topic.get('serialization_format')
+                if isinstance(name, str) and isinstance(form, str) and form:
+                    found[name] = form
         return found
 
 
-def is_storage(path: Path) -> bool:
-    """Return True if the name is that of a bag's file."""
-    return path.name.endswith(SUFFIXES)
-
-
-def find_bags(path: Path) -> list[Path]:
-    """Return the bags at or below `path`: itself if it is a bag, else the folders that are.
-
-    A folder is a bag if metadata.yaml or a storage file lies in it.
-    """
-    if path.is_file() or _is_bag_folder(path):
-        return [path]
-    if not path.is_dir():
-        raise BagError(f'{path} does not exist; give the folder or the file of a recording')
-    found = [
-        each
-        for each in sorted(path.rglob('*'), key=natural)
-        if _is_bag_folder(each) and not _hidden(each.relative_to(path))
-    ]
-    if not found:
+def path_kind(path: Path) -> str:
+    """Return 'file' or 'folder'; raise `BagError` for anything else, with the reason."""
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError, ValueError) as exc:
         raise BagError(
-            f'{path} holds no recording; expected {METADATA} or files ending in'
-            f' {", ".join(SUFFIXES)}'
-        )
-    return found
+            f'{path} does not exist; give the folder or the file of a recording'
+        ) from exc
+    except OSError as exc:
+        raise BagError(f'{path} cannot be read: {exc.strerror or exc}') from exc
+    if stat.S_ISDIR(mode):
+        return 'folder'
+    if stat.S_ISREG(mode):
+        return 'file'
+    raise BagError(f'{path} is neither a file nor a folder; give one that holds a recording')
+
+
+def storage_files(folder: Path) -> list[Path]:
+    """Return the files of a folder that hold recordings, in the order of their numbers.
+
+    Their names tell; where none does, the first bytes do. Of a file and its compressed copy the
+    file is taken.
+    """
+    present = [each for each in entries_of(folder) if each.is_file()]
+    named = [each for each in present if each.name.lower().endswith(SUFFIXES)]
+    if not named:
+        return [each for each in present if _begins_like_a_recording(each)]
+    names = {each.name for each in named}
+    return [each for each in named if each.suffix not in PACKED or each.stem not in names]
+
+
+def entries_of(folder: Path) -> list[Path]:
+    """Return what lies in a folder, numbers by value; raise `BagError` if it cannot be listed."""
+    try:
+        return sorted(folder.iterdir(), key=natural)
+    except OSError as exc:
+        raise BagError(f'{folder} cannot be listed: {exc.strerror or exc}') from exc
 
 
 def collect(path: Path) -> BagFiles:
     """Return the files of the bag at `path` (a folder or one file)."""
-    if path.is_file():
+    if path_kind(path) == 'file':
         return _single(path)
-    if not path.is_dir():
-        raise BagError(f'{path} does not exist; give the folder or the file of a recording')
-    present = [each for each in sorted(path.iterdir(), key=natural) if _is_storage_file(each)]
+    present = storage_files(path)
     bag = BagFiles(present)
     bag.information = _read_metadata(path / METADATA, bag.problems)
-    listed = [str(name) for name in bag.information.get('relative_file_paths') or ()]
+    listed = _listed(bag.information)
     if listed:
         _select(bag, path, listed)
     elif present and not (path / METADATA).exists():
@@ -86,9 +105,25 @@ def collect(path: Path) -> BagFiles:
     if not bag.files:
         listing = f'; {METADATA} lists {", ".join(bag.missing)}' if bag.missing else ''
         raise BagError(
-            f'{path} holds no storage file (one ending in {", ".join(SUFFIXES)}){listing}'
+            f'{path} holds no storage file (one ending in {", ".join(PLAIN)}, perhaps followed by'
+            f' {" or ".join(PACKED)}){listing}'
         )
     return bag
+
+
+def plain_texts(mapping: Any) -> dict[str, str]:
+    """Return the entries of a mapping that are text or numbers.
+
+    Lists are left out: with YAML's aliases a few lines can stand for billions of entries.
+    """
+    if not isinstance(mapping, dict):
+        return {}
+    kinds = (str, int, float)
+    return {
+        str(key): str(value)
+        for key, value in mapping.items()
+        if isinstance(key, kinds) and isinstance(value, kinds)
+    }
 
 
 def load_yaml(text: str | bytes) -> Any:
@@ -99,31 +134,37 @@ def load_yaml(text: str | bytes) -> Any:
 def natural(path: Path) -> list[tuple[int, int, str]]:
     """Sort key with numbers by value: `bag_2` before `bag_10`."""
     return [
-        (0, int(part), '') if part.isdigit() else (1, 0, part)
+        (0, int(part), '') if part.isdecimal() and len(part) < 20 else (1, 0, part)
         for part in re.split(r'(\d+)', str(path))
         if part
     ]
 
 
-def _is_storage_file(path: Path) -> bool:
-    return is_storage(path) and path.is_file()
-
-
-def _is_bag_folder(path: Path) -> bool:
-    if not path.is_dir():
+def _begins_like_a_recording(path: Path) -> bool:
+    try:
+        with path.open('rb') as file:
+            return file.read(16).startswith(_MAGICS)
+    except OSError:
         return False
-    return (path / METADATA).is_file() or any(_is_storage_file(each) for each in path.iterdir())
 
 
-def _hidden(path: Path) -> bool:
-    """Return True below a folder like `.recording`, where a recorder is still writing."""
-    return any(part.startswith('.') for part in path.parts)
+def _listed(information: dict[str, Any]) -> list[str]:
+    """Return the names of the bag's files; `files` came beside the older list with version 6."""
+    found = information.get('relative_file_paths')
+    if not found:
+        entries = information.get('files')
+        found = [
+            entry.get('path')
+            for entry in (entries if isinstance(entries, list) else [])
+            if isinstance(entry, dict)
+        ]
+    return [name for name in (found if isinstance(found, list) else []) if isinstance(name, str)]
 
 
 def _single(path: Path) -> BagFiles:
     """Take one file; metadata.yaml beside it counts only if it lists the file."""
     information = _read_metadata(path.parent / METADATA, [])
-    listed = {Path(str(name)).name for name in information.get('relative_file_paths') or ()}
+    listed = {Path(name).name for name in _listed(information)}
     return BagFiles([path], information=information if path.name in listed else {})
 
 
@@ -131,8 +172,7 @@ def _select(bag: BagFiles, folder: Path, listed: list[str]) -> None:
     """Keep the listed files, in order; tell which are missing and which are not listed."""
     chosen: list[Path] = []
     for name in listed:
-        # rosbag2 wrote the folder's name in front for a while: the last part decides.
-        found = next((p for p in (folder / name, folder / Path(name).name) if p.is_file()), None)
+        found = _find(folder, name)
         if found is None:
             bag.missing.append(name)
         elif found not in chosen:
@@ -155,28 +195,45 @@ def _select(bag: BagFiles, folder: Path, listed: list[str]) -> None:
     bag.files = sorted(chosen + continued, key=natural) if continued else chosen
 
 
+def _find(folder: Path, name: str) -> Path | None:
+    """Return the file that metadata.yaml calls `name`, None if it is not in the folder.
+
+    rosbag2 wrote the folder's name in front for a while: the last part decides. Compressed files
+    may have been unpacked, and others compressed, since.
+    """
+    last = Path(name).name
+    plain = last.removesuffix('.zstd')
+    inside = [] if Path(name).is_absolute() or '..' in Path(name).parts else [folder / name]
+    for path in (*inside, folder / last, folder / plain, *(folder / (plain + p) for p in PACKED)):
+        try:
+            if last and path.is_file():
+                return path
+        except (OSError, ValueError):
+            continue
+    return None
+
+
 def _stem(name: str) -> str:
     """Return the name up to the number of the split."""
-    return re.sub(r'(_\d+)?(\.mcap|\.db3|\.bag)(\.zstd)?$', '', name)
+    return re.sub(r'(_\d+)?' + _ENDING, '', name)
 
 
 def _numbered(name: str) -> bool:
-    return re.search(r'_\d+(\.mcap|\.db3|\.bag)(\.zstd)?$', name) is not None
+    return re.search(r'_\d+' + _ENDING, name) is not None
 
 
 def _read_metadata(path: Path, problems: list[str]) -> dict[str, Any]:
     """Return `rosbag2_bagfile_information`, or {} with a problem noted."""
-    if not path.is_file():
+    if not os.path.isfile(path):
         return {}
     try:
-        content = load_yaml(path.read_bytes())
-        information = content['rosbag2_bagfile_information']
+        if path.stat().st_size > MAX_METADATA:
+            raise ValueError(f'longer than {MAX_METADATA} bytes')
+        information = load_yaml(path.read_bytes())['rosbag2_bagfile_information']
         if not isinstance(information, dict):
             raise TypeError('not a mapping')
-        if not isinstance(information.get('relative_file_paths') or [], list):
-            information['relative_file_paths'] = []
         return information
-    except (yaml.YAMLError, KeyError, TypeError, ValueError, RecursionError) as exc:
+    except (yaml.YAMLError, LookupError, TypeError, ValueError, RecursionError, OSError) as exc:
         reason = str(exc).splitlines()[0] if str(exc) else type(exc).__name__
         problems.append(f'{METADATA} does not parse ({reason}); the storage files are read')
         return {}

@@ -1,46 +1,45 @@
 """Read an MCAP file, whole or damaged: any profile, chunked or not, with or without an index.
 
-The walk is linear over the records and needs neither summary nor footer. The summary is only asked
-for the counts, and only if the file has one; a truncated or damaged file is walked to count.
+The walk is linear over the records and needs neither summary nor footer. The summary is asked for
+the counts and, where a record is damaged, for the next chunk from which the walk can go on; a file
+without one is walked once more to count.
 """
 
 from __future__ import annotations
 
-import struct
-import zlib
+from array import array
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO
 
-from mcap.data_stream import ReadDataStream
-from mcap.exceptions import McapError
 from mcap.opcode import Opcode
-from mcap.records import Channel, Chunk, Footer, Metadata, Schema, Statistics
 
-from qt_ros.bags import compression
-from qt_ros.bags.records import Record, TopicInfo, merge_topic, three_part_type
+from qt_ros.bags.compression import MAX_BYTES
+from qt_ros.bags.mcap_records import (
+    FOOTER,
+    HEAD,
+    RECORD_ERRORS,
+    WANTED,
+    Names,
+    Piece,
+    Summary,
+    read_metadata,
+    single_message,
+    split_chunk,
+    summary_is_sound,
+    unpack_chunk,
+)
+from qt_ros.bags.records import CDR, Record, TopicInfo, TopicNames, merge_topic, three_part_type
 
 MAGIC = b'\x89MCAP0\r\n'
 RECENT_BYTES = 8 << 20  # of unpacked chunks are kept
-_FOOTER_BYTES = 9 + 20 + len(MAGIC)
-_HEAD = struct.Struct('<BQ')
-_MESSAGE = struct.Struct('<HIQQ')
-_RECORD_ERRORS = (struct.error, McapError, ValueError, IndexError, OverflowError)
-
-
-class _Raw(NamedTuple):
-    """A message before its channel is looked up."""
-
-    channel: int
-    log_ns: int
-    data: bytes
+_ROS2_SCHEMAS = ('ros2msg', 'ros2idl')
 
 
 class _Damage(Exception):
-    """The walk cannot go on; the text says where and why."""
+    """The walk cannot go on here; the text says where and why."""
 
 
 class McapStorage:
@@ -54,246 +53,234 @@ class McapStorage:
         self.metadata: dict[str, str] = {}
         self._file: BinaryIO = path.open('rb')
         self._size = path.stat().st_size
-        self._channels: dict[int, Channel] = {}
-        self._schemas: dict[int, Schema] = {}
-        self._starts: list[tuple[int, int]] = []  # (first ordinal, offset) of chunks and messages
+        self._names = Names()
+        self._topic_names = TopicNames(path.name)
+        self._topic_of: dict[int, str] = {}  # {channel: topic}
+        self._chunk_starts = array('q')  # where the summary says that chunks begin
+        self._firsts, self._offsets = array('q'), array('q')  # of pieces: ordinal, place
         self._scanned = False
-        self._recent: dict[int, list[_Raw]] = {}  # {offset: messages of a chunk}
+        self._recent: dict[int, Piece] = {}  # {offset: chunk}
         self._recent_bytes = 0
         self._counts: Counter[int] = Counter()
+        self._span_ns: tuple[int, int] | None = None
         if self._file.read(len(MAGIC)) != MAGIC:
             self.problems.append(f'{path.name} does not begin like an MCAP file')
         if not self._read_summary():
-            for _ in self.scan(None):
+            for _ in self.scan(set()):
                 pass
 
+    @property
+    def notes(self) -> list[str]:
+        """What is odd about the file but costs no message."""
+        return self._topic_names.notes
+
     def topics(self) -> dict[str, TopicInfo]:
-        """Return the topics; two channels of one topic count together."""
+        """Return the topics; two channels of one topic and type count together."""
         found: dict[str, TopicInfo] = {}
-        for number, channel in self._channels.items():
-            schema = self._schemas.get(channel.schema_id)
+        for number, channel in self._names.channels.items():
+            schema = self._names.schemas.get(channel.schema_id)
+            form = schema.encoding if schema else ''
+            encoding = channel.message_encoding or (CDR if form in _ROS2_SCHEMAS else '')
             info = TopicInfo(
                 type=three_part_type(schema.name) if schema else '',
                 count=self._counts[number],
-                encoding=channel.message_encoding,
+                encoding=encoding,
                 definition=schema.data.decode('utf-8', 'replace') if schema else '',
-                definition_format=schema.encoding if schema else '',
+                definition_format=form,
             )
-            found[channel.topic] = merge_topic(found.get(channel.topic), info)
+            name = self._topic_names.name(channel.topic, info)
+            self._topic_of[number] = name
+            found[name] = merge_topic(found.get(name), info)
         return found
+
+    def span_ns(self) -> tuple[int, int] | None:
+        """Return the first and the last log time [ns], None if there is no message."""
+        return self._span_ns
 
     def scan(self, wanted: set[str] | None) -> Iterator[Record]:
         """Walk the whole file; what is unreadable is left out and told in `problems`."""
         first = not self._scanned
-        counts: Counter[int] = Counter()
-        starts: list[tuple[int, int]] = []
+        counts: dict[int, int] = {}
+        firsts, offsets = array('q'), array('q')
         ordinal = 0
-        for offset, messages in self._walk(report=first):
-            starts.append((ordinal, offset))
-            for channel, log_ns, data in messages:
-                known = self._channels.get(channel)
-                if known is None:
-                    self._report(f'{self.path.name}: a message names unknown channel {channel}')
-                    continue
-                counts[channel] += 1
-                if wanted is None or known.topic in wanted:
-                    yield Record(known.topic, log_ns, data, ordinal)
+        for offset, (data, rows) in self._walk(report=first):
+            firsts.append(ordinal)
+            offsets.append(offset)
+            if first:
+                self._widen_span(rows)
+            for channel, log_ns, start, end in rows:
+                topic = self._topic_of.get(channel) or self._topic(channel)
+                if topic is not None:
+                    counts[channel] = counts.get(channel, 0) + 1
+                    if wanted is None or topic in wanted:
+                        yield Record(topic, log_ns, bytes(data[start:end]), ordinal)
                 ordinal += 1
-        self._starts, self._scanned = starts, True
+        self._firsts, self._offsets, self._scanned = firsts, offsets, True
         if self._counts and counts != self._counts:
             self._report(
                 f'{self.path.name}: its summary counts {self._counts.total()} messages,'
-                f' {counts.total()} are readable'
+                f' {sum(counts.values())} are readable'
             )
-        self._counts = counts
+        self._counts = Counter(counts)
 
     def fetch(self, ordinals: Iterable[int]) -> Iterator[Record]:
         """Read only the chunks that hold the wanted messages."""
         wanted = list(ordinals)
-        if not wanted:
-            return
-        if not self._scanned:
+        if wanted and not self._scanned:
             for _ in self.scan(set()):
                 pass
-        firsts = [first for first, _ in self._starts]
         at = 0
         while at < len(wanted):
-            piece = bisect_right(firsts, wanted[at]) - 1
-            ordinal, offset = self._starts[piece]
-            for channel, log_ns, data in self._messages_at(offset):
-                if channel not in self._channels:
-                    continue
-                if at < len(wanted) and wanted[at] == ordinal:
-                    yield Record(self._channels[channel].topic, log_ns, data, ordinal)
-                    at += 1
-                ordinal += 1
-            if at < len(wanted) and wanted[at] < ordinal:
+            number = bisect_right(self._firsts, wanted[at]) - 1
+            if number < 0:
                 return
+            first = self._firsts[number]
+            data, rows = self._piece_at(self._offsets[number])
+            if wanted[at] - first >= len(rows):
+                return  # behind the last message
+            while at < len(wanted) and wanted[at] - first < len(rows):
+                channel, log_ns, start, end = rows[wanted[at] - first]
+                topic = self._topic_of.get(channel)
+                if topic is not None:
+                    yield Record(topic, log_ns, bytes(data[start:end]), wanted[at])
+                at += 1
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+    def _widen_span(self, rows: list[tuple[int, int, int, int]]) -> None:
+        times = [row[1] for row in rows] + list(self._span_ns or ())
+        if times:
+            self._span_ns = (min(times), max(times))
+
+    def _topic(self, channel: int) -> str | None:
+        """Return the topic of a channel that was met for the first time."""
+        if channel in self._names.channels:
+            self.topics()
+            return self._topic_of[channel]
+        self._report(f'{self.path.name}: a message names unknown channel {channel}')
+        return None
 
     def _report(self, problem: str) -> None:
         if problem not in self.problems:
             self.problems.append(problem)
 
     def _read_summary(self) -> bool:
-        """Take channels and counts from the summary; False if there is none to rely on."""
-        try:
-            if self._size < _FOOTER_BYTES + len(MAGIC):
-                return False
-            self._file.seek(self._size - _FOOTER_BYTES)
-            tail = self._file.read()
-            opcode, length = _HEAD.unpack_from(tail)
-            if not tail.endswith(MAGIC) or opcode != Opcode.FOOTER or length != 20:
-                return False
-            footer = Footer.read(_stream(tail[9:]))
-            if not 0 < footer.summary_start < self._size:
-                return False
-            statistics, metadata_at = self._summary_records(footer.summary_start)
-            for offset in metadata_at:
-                self._take_metadata(self._record_at(offset)[1])
-        except (*_RECORD_ERRORS, _Damage):
-            statistics = None
-        if statistics is None:
-            self._channels.clear()
-            self._schemas.clear()
+        """Take names, counts and chunks from the summary; False if there is none to rely on."""
+        end = self._size - len(MAGIC) - FOOTER.size
+        if end < len(MAGIC):
             return False
-        self._counts = Counter(
-            {key: count for key, count in statistics.channel_message_counts.items() if count}
-        )
-        return self._counts.total() == statistics.message_count
+        try:
+            self._file.seek(end)
+            footer = self._file.read(FOOTER.size)
+            opcode, length, start, _, crc = FOOTER.unpack(footer)
+            ended = self._file.read() == MAGIC and opcode == Opcode.FOOTER and length == 20
+            if not ended or not 0 < start <= end or end - start > MAX_BYTES:
+                return False
+            self._file.seek(start)
+            content = self._file.read(end - start)
+            if not summary_is_sound(content, footer, crc):
+                return False
+            summary = Summary.read(content)
+            if summary is None:
+                return False
+            for offset in summary.metadata_at:
+                self.metadata.update(read_metadata(self._record_at(offset)[1]))
+        except (*RECORD_ERRORS, _Damage):
+            return False
+        self._names, self._counts = summary.names, summary.counts
+        self._span_ns = summary.span_ns
+        for offset, length in summary.chunks:
+            if 0 < offset <= self._size - HEAD.size:
+                self._file.seek(offset)
+                if HEAD.unpack(self._file.read(HEAD.size)) == (Opcode.CHUNK, length - HEAD.size):
+                    self._chunk_starts.append(offset)
+        return True
 
-    def _summary_records(self, start: int) -> tuple[Statistics | None, list[int]]:
-        statistics, metadata_at, offset = None, [], start
-        while offset < self._size - _FOOTER_BYTES:
-            opcode, content, offset = self._record_at(offset)
-            if opcode == Opcode.STATISTICS:
-                statistics = Statistics.read(_stream(content))
-            elif opcode == Opcode.METADATA_INDEX:
-                metadata_at.append(struct.unpack_from('<Q', content)[0])
-            else:
-                self._take_names(opcode, content)
-        return statistics, metadata_at
+    def _next_chunk(self, offset: int) -> int | None:
+        """Return where the first chunk behind `offset` begins, as far as the summary knows."""
+        at = bisect_right(self._chunk_starts, offset)
+        return self._chunk_starts[at] if at < len(self._chunk_starts) else None
 
     def _record_at(self, offset: int) -> tuple[int, bytes, int]:
-        """Return (opcode, content, offset of the next record); raise `_Damage` if it is cut."""
-        if offset + 9 > self._size:
+        """Return (opcode, content, offset of the next record); raise `_Damage` if it is cut.
+
+        A record that reaches into a chunk known from the summary has a damaged length.
+        """
+        if offset + HEAD.size > self._size:
             raise _Damage(f'{self.path.name} is cut off at byte {self._size}')
         self._file.seek(offset)
-        head = self._file.read(9)
-        if len(head) < 9:
-            raise _Damage(f'{self.path.name} is cut off at byte {self._size}')
-        opcode, length = _HEAD.unpack(head)
-        if opcode == 0:
+        opcode, length = HEAD.unpack(self._file.read(HEAD.size))
+        following = offset + HEAD.size + length
+        wanted = opcode in WANTED
+        overlong = following > (self._next_chunk(offset) or following)
+        if opcode == 0 or overlong or (wanted and length > MAX_BYTES):
             raise _Damage(f'{self.path.name} is damaged at byte {offset}')
-        content = self._file.read(min(length, self._size - offset - 9))
-        return opcode, content, offset + 9 + length
+        room = self._size - offset - HEAD.size
+        return opcode, self._file.read(min(length, room)) if wanted else b'', following
 
-    def _walk(self, *, report: bool) -> Iterator[tuple[int, list[_Raw]]]:
+    def _walk(self, *, report: bool) -> Iterator[tuple[int, Piece]]:
         """Yield (offset, messages) of each chunk and of each message outside chunks."""
-        offset = len(MAGIC)
-        ended = False
-        try:
-            while offset < self._size:
-                start = offset
-                opcode, content, offset = self._record_at(offset)
-                if opcode == Opcode.CHUNK:
-                    yield start, self._chunk(start, content, report=report)
-                elif opcode == Opcode.MESSAGE and offset <= self._size:
-                    yield start, [_message(content)]
-                elif opcode == Opcode.METADATA and report:
-                    self._take_metadata(content)
-                elif opcode in (Opcode.DATA_END, Opcode.FOOTER):
-                    ended = True
-                    break
-                else:
-                    self._take_names(opcode, content)
-                if offset > self._size:
-                    raise _Damage(f'{self.path.name} is cut off at byte {self._size}')
-        except (*_RECORD_ERRORS, _Damage) as exc:
+        offset: int | None = len(MAGIC)
+        while offset is not None:
+            problem = f'{self.path.name} has no end (recording was not closed)'
+            start = at = offset
+            try:
+                while at < self._size:
+                    start = at
+                    opcode, content, at = self._record_at(start)
+                    if opcode == Opcode.CHUNK:
+                        yield start, self._chunk(start, content, report=report)
+                    elif opcode == Opcode.MESSAGE and at <= self._size:
+                        yield start, single_message(content)
+                    elif opcode in (Opcode.DATA_END, Opcode.FOOTER):
+                        if self._next_chunk(start) is None:
+                            return
+                        raise _Damage(f'{self.path.name} is damaged at byte {start}')
+                    elif report:
+                        self._take(start, opcode, content)
+                    if at > self._size:
+                        raise _Damage(f'{self.path.name} is cut off at byte {self._size}')
+            except _Damage as exc:
+                problem = str(exc)
+            offset = self._next_chunk(start)
             if report:
-                text = str(exc) if isinstance(exc, _Damage) else f'{self.path.name}: {exc}'
-                self._report(f'{text}; what lies before it is read')
-            return
-        if not ended and report:
-            self._report(f'{self.path.name} has no end (recording was not closed); read as it is')
+                rest = 'is read' if offset is None else f'and from byte {offset} on is read'
+                self._report(f'{problem}; what lies before it {rest}')
 
-    def _messages_at(self, offset: int) -> list[_Raw]:
+    def _take(self, offset: int, opcode: int, content: bytes) -> None:
+        """Take names and metadata that lie outside chunks."""
+        sound = self._names.take(opcode, content)
+        if opcode == Opcode.METADATA:
+            try:
+                self.metadata.update(read_metadata(content))
+            except RECORD_ERRORS:
+                sound = False
+        if not sound:
+            self._report(f'{self.path.name}: the record at byte {offset} is damaged and left out')
+
+    def _piece_at(self, offset: int) -> Piece:
         """Return the messages of the chunk or message record at `offset`."""
         if offset in self._recent:
             return self._recent[offset]
         opcode, content, _ = self._record_at(offset)
         if opcode == Opcode.MESSAGE:
-            return [_message(content)]
+            return single_message(content)
         return self._chunk(offset, content, report=False)
 
-    def _chunk(self, offset: int, content: bytes, *, report: bool) -> list[_Raw]:
+    def _chunk(self, offset: int, content: bytes, *, report: bool) -> Piece:
         """Unpack a chunk; its complete messages are returned and remembered for a while.
 
         A short bag is a chunk or two, read once for each topic that is fetched.
         """
-        messages = self._unpack(content, report=report)
-        if offset not in self._recent:
-            self._recent[offset] = messages
-            self._recent_bytes += _size(messages)
-        while self._recent_bytes > RECENT_BYTES:
-            self._recent_bytes -= _size(self._recent.pop(next(iter(self._recent))))
-        return messages
-
-    def _unpack(self, content: bytes, *, report: bool) -> list[_Raw]:
-        if len(content) < 32:
-            return []
-        chunk = Chunk.read(_stream(content))
-        data, problem = compression.decompress(
-            chunk.data, chunk.compression, chunk.uncompressed_size
-        )
-        if not problem and chunk.uncompressed_crc not in (0, zlib.crc32(data)):
-            data, problem = b'', 'its checksum is wrong; its messages are left out'
+        data, problem = unpack_chunk(content)
         if problem and report:
             self._report(f'{self.path.name}: a chunk is damaged: {problem}')
-        return self._split(data)
-
-    def _split(self, data: bytes) -> list[_Raw]:
-        """Cut the content of a chunk into messages; schemas and channels are taken on the way."""
-        messages = []
-        position, end = 0, len(data)
-        while position + 9 <= end:
-            opcode, length = _HEAD.unpack_from(data, position)
-            body = position + 9
-            position = body + length
-            if position > end:
-                break
-            if opcode == Opcode.MESSAGE and length >= _MESSAGE.size:
-                channel, _, log_ns, _ = _MESSAGE.unpack_from(data, body)
-                messages.append(_Raw(channel, log_ns, data[body + _MESSAGE.size : position]))
-            else:
-                self._take_names(opcode, data[body:position])
-        return messages
-
-    def _take_names(self, opcode: int, content: bytes) -> None:
-        if opcode == Opcode.SCHEMA:
-            schema = Schema.read(_stream(content))
-            self._schemas.setdefault(schema.id, schema)
-        elif opcode == Opcode.CHANNEL:
-            channel = Channel.read(_stream(content))
-            self._channels.setdefault(channel.id, channel)
-
-    def _take_metadata(self, content: bytes) -> None:
-        record = Metadata.read(_stream(content))
-        for key, value in record.metadata.items():
-            self.metadata[f'{record.name}/{key}'] = value
-
-
-def _size(messages: list[_Raw]) -> int:
-    return sum(len(message.data) for message in messages)
-
-
-def _message(content: bytes) -> _Raw:
-    channel, _, log_ns, _ = _MESSAGE.unpack_from(content)
-    return _Raw(channel, log_ns, content[_MESSAGE.size :])
-
-
-def _stream(content: bytes) -> Any:
-    return ReadDataStream(BytesIO(content))
+        piece = split_chunk(data, self._names)
+        if offset not in self._recent:
+            self._recent[offset] = piece
+            self._recent_bytes += len(piece.data)
+        while self._recent_bytes > RECENT_BYTES:
+            self._recent_bytes -= len(self._recent.pop(next(iter(self._recent))).data)
+        return piece

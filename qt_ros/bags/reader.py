@@ -12,8 +12,16 @@ from types import TracebackType
 import yaml
 
 from qt_ros.bags import compression, mcap_storage, ros1_storage, sqlite_storage
-from qt_ros.bags.files import BagFiles, collect, load_yaml
-from qt_ros.bags.records import ORDINALS_PER_FILE, Record, Storage, TopicInfo, merge_topic
+from qt_ros.bags.files import BagFiles, collect, load_yaml, plain_texts
+from qt_ros.bags.records import (
+    CDR,
+    ORDINALS_PER_FILE,
+    Record,
+    Storage,
+    TopicInfo,
+    TopicNames,
+    merge_topic,
+)
 from qt_ros.errors import BagError
 
 _MAGICS: tuple[tuple[bytes, type], ...] = (
@@ -23,7 +31,20 @@ _MAGICS: tuple[tuple[bytes, type], ...] = (
 )
 # Times beyond this (year 2116) come from damaged files; arithmetic on them would overflow.
 MAX_NS = 1 << 62
+# A file goes on where another one ends if this long lies between them at most, or they overlap by
+# so much: splits do, recordings made one after the other do not.
+SPLIT_GAP_NS, SPLIT_OVERLAP_NS = 5_000_000_000, 1_000_000_000
+_PACKED = (compression.ZSTD_MAGIC, compression.LZ4_MAGIC)
 _SUFFIXES = {'.mcap': mcap_storage.McapStorage, '.db3': sqlite_storage.SqliteStorage}
+_FOREIGN = {  # what lies about under the names of recordings
+    b'PK\x03\x04': 'is a zip archive; unpack it first',
+    b'\x1f\x8b': 'is compressed with gzip; unpack it first',
+    b'BZh': 'is compressed with bzip2; unpack it first',
+    b'\xfd7zXZ': 'is compressed with xz; unpack it first',
+    b'7z\xbc\xaf': 'is a 7z archive; unpack it first',
+    b'version https://git-lfs': 'is a pointer of Git LFS; fetch the file itself with git lfs pull',
+    b'#ROSBAG V1': 'is a ROS 1 bag of version 1, which only ROS itself reads: rosbag fix',
+}
 
 
 class BagReader:
@@ -48,7 +69,9 @@ class BagReader:
         self.topics: dict[str, TopicInfo] = {}
         self.metadata: dict[str, str] = {}
         self.storages: list[Storage] = []
+        self._names: list[dict[str, str]] = []  # of each storage: {its topic: the bag's topic}
         self._declared: dict[str, str] = {}  # {topic: encoding} as metadata.yaml says
+        self._topic_names = TopicNames('the recording')
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
 
     def __enter__(self) -> BagReader:
@@ -78,6 +101,21 @@ class BagReader:
         """Number of messages, all topics together."""
         return sum(info.count for info in self.topics.values())
 
+    def breaks(self) -> list[str]:
+        """Return the names of the files that do not go on where the one before them ends."""
+        found = []
+        last_ns: int | None = None
+        for storage in self.storages:
+            span = storage.span_ns()
+            if span is None:
+                continue
+            if last_ns is not None:
+                between = span[0] - last_ns
+                if not -SPLIT_OVERLAP_NS <= between <= SPLIT_GAP_NS:
+                    found.append(storage.path.name)
+            last_ns = span[1]
+        return found
+
     def resolve(self, topic: str) -> str | None:
         """Return the name that the bag uses for a topic, with or without leading '/'."""
         for name in (topic, f'/{topic}', topic.removeprefix('/')):
@@ -94,10 +132,13 @@ class BagReader:
         wanted = None if topics is None else {n for t in topics if (n := self.resolve(t))}
         for number, storage in enumerate(self.storages):
             base = number * ORDINALS_PER_FILE
-            for record in storage.scan(wanted):
-                if record.topic not in self.topics:  # missing in a damaged summary
+            names = self._names[number]
+            local = None if wanted is None else {own for own, n in names.items() if n in wanted}
+            for record in storage.scan(local):
+                if record.topic not in names:  # missing in a damaged summary
                     self._merge_topics()
-                yield self._plain(record, base)
+                    names = self._names[number]
+                yield self._plain(record, names[record.topic], base)
         self._merge_topics()  # now counted, not only stated
         self._gather_problems()
 
@@ -108,7 +149,7 @@ class BagReader:
             base = number * ORDINALS_PER_FILE
             local = [ordinal - base for ordinal in group]
             for record in self.storages[number].fetch(local):
-                yield self._plain(record, base)
+                yield self._plain(record, self._names[number][record.topic], base)
 
     def close(self) -> None:
         """Close all files and remove what was unpacked."""
@@ -119,16 +160,19 @@ class BagReader:
             self._temporary.cleanup()
             self._temporary = None
 
-    def _plain(self, record: Record, base: int) -> Record:
-        data = record.data
-        if data[:4] == compression.ZSTD_MAGIC:
+    def _plain(self, record: Record, topic: str, base: int) -> Record:
+        _, log_ns, data, ordinal = record
+        # CDR begins with a zero byte; what ROS 1 writes may begin with anything.
+        if data[:4] in _PACKED and self.topics[topic].encoding == CDR:
             try:
                 data = compression.decompress_message(data)
             except compression.DamagedError as exc:
-                self._problem(f'{record.topic}: a compressed message is damaged ({exc})')
+                self._problem(f'{topic}: a compressed message is damaged ({exc})')
+                self.partial = True
                 data = b''
-        log_ns = min(max(record.log_ns, -MAX_NS), MAX_NS)
-        return Record(record.topic, log_ns, data, record.ordinal + base)
+        if not -MAX_NS <= log_ns <= MAX_NS:
+            log_ns = min(max(log_ns, -MAX_NS), MAX_NS)
+        return Record(topic, log_ns, data, ordinal + base)
 
     def _problem(self, text: str) -> None:
         if text not in self.problems:
@@ -137,14 +181,17 @@ class BagReader:
     def _open_bag(self, bag: BagFiles) -> None:
         for text in bag.problems:
             self._problem(text)
-        self.partial = self.partial or bool(bag.missing)
         self.metadata.update(bag.custom_data)
         failures = []
+        before = self.count
         for path in bag.files:
             try:
                 storage = self._open_storage(path)
-            except (BagError, OSError) as exc:
+            except BagError as exc:
                 failures.append(str(exc))
+                continue
+            except OSError as exc:
+                failures.append(f'{path} cannot be read: {exc.strerror or exc}')
                 continue
             self.storages.append(storage)
             self.metadata.update(_metadata_of(storage))
@@ -155,21 +202,29 @@ class BagReader:
             self.partial = True
         self._declared.update(bag.encodings)
         self._merge_topics()
+        stated = bag.information.get('message_count')
+        if bag.missing and stated != self.count - before:  # else: the files were renamed
+            self.partial = True
         self._gather_problems()
 
     def _open_storage(self, path: Path) -> Storage:
-        if path.name.endswith('.zstd'):
+        head = _head(path)
+        if compression.method_of(head):
             path = self._unpack(path)
-        with path.open('rb') as file:
-            head = file.read(16)
+            head = _head(path)
         kind = next((kind for magic, kind in _MAGICS if head.startswith(magic)), None)
-        kind = kind or _SUFFIXES.get(path.suffix)
-        if not head or kind is None:
-            reason = 'is empty' if not head else 'is not a recording'
-            raise BagError(
-                f'{path} {reason}; expected an MCAP file, a rosbag2 sqlite3 file or a ROS 1 bag'
-            )
-        return kind(path)
+        foreign = next((text for magic, text in _FOREIGN.items() if head.startswith(magic)), None)
+        if kind is None and head and foreign is None:
+            kind = _SUFFIXES.get(path.suffix)
+            storage = _if_sound(kind, path) if kind else None
+            if storage is not None:
+                return storage
+        elif kind is not None:
+            return kind(path)
+        reason = foreign or ('is not a recording' if head else 'is empty')
+        raise BagError(
+            f'{path} {reason}; expected an MCAP file, a rosbag2 sqlite3 file or a ROS 1 bag'
+        )
 
     def _unpack(self, path: Path) -> Path:
         if self._temporary is None:
@@ -182,20 +237,46 @@ class BagReader:
         return target
 
     def _merge_topics(self) -> None:
-        """Add up the files; metadata.yaml is believed about the encoding only."""
-        self.topics = {}
+        """Add up the files.
+
+        metadata.yaml is believed about the encoding only, and only where it says something else
+        than CDR: some tools write CDR there whatever they record.
+        """
+        self.topics, self._names = {}, []
+        names = self._topic_names
         for storage in self.storages:
+            own = {}
             for name, info in storage.topics().items():
-                encoding = self._declared.get(name, info.encoding) or info.encoding
-                self.topics[name] = merge_topic(
-                    self.topics.get(name), replace(info, encoding=encoding)
-                )
+                declared = self._declared.get(name, CDR)
+                if declared != CDR and info.encoding == CDR:
+                    info = replace(info, encoding=declared)
+                own[name] = names.name(name, info)
+                self.topics[own[name]] = merge_topic(self.topics.get(own[name]), info)
+            self._names.append(own)
+        for text in names.notes:
+            self._problem(text)
 
     def _gather_problems(self) -> None:
         for storage in self.storages:
             for text in storage.problems:
                 self._problem(text)
                 self.partial = True
+            for text in storage.notes:
+                self._problem(text)
+
+
+def _head(path: Path) -> bytes:
+    with path.open('rb') as file:
+        return file.read(32)
+
+
+def _if_sound(kind: type, path: Path) -> Storage | None:
+    """Open a file that has the name of a recording but not its first bytes, if there is one."""
+    storage: Storage = kind(path)
+    if storage.topics():
+        return storage
+    storage.close()
+    return None
 
 
 def _metadata_of(storage: Storage) -> dict[str, str]:
@@ -209,8 +290,7 @@ def _metadata_of(storage: Storage) -> dict[str, str]:
             continue
         try:
             custom = (load_yaml(value) or {}).get('custom_data')
-        except (yaml.YAMLError, AttributeError):
+        except (yaml.YAMLError, AttributeError, ValueError, RecursionError):
             continue
-        if isinstance(custom, dict):
-            found.update({str(name): str(text) for name, text in custom.items()})
+        found.update(plain_texts(custom))
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 CDR = 'cdr'
@@ -49,15 +50,54 @@ class TopicInfo:
         return self.encoding in ENCODINGS
 
 
+class TopicNames:
+    """One name for each topic and type: messages of two types cannot be told apart by the topic.
+
+    The first type that comes under a name keeps it; of another one the type is added to the name,
+    and `notes` tells.
+    """
+
+    def __init__(self, origin: str) -> None:
+        self.notes: list[str] = []
+        self._origin = origin
+        self._kinds: dict[str, tuple[str, str]] = {}
+
+    def name(self, topic: str, info: TopicInfo) -> str:
+        """Return the name under which messages of this type on `topic` are handed out."""
+        kind = (info.type, info.encoding)
+        first = self._kinds.setdefault(topic, kind)
+        if first == kind:
+            return topic
+        other = f'{topic} [{" ".join(part for part in kind if part) or "no type"}]'
+        if other not in self._kinds:
+            self._kinds[other] = kind
+            self.notes.append(
+                f'{self._origin}: {topic} comes as {first[0] or "no type"} ({first[1]}) and as'
+                f' {kind[0] or "no type"} ({kind[1]}); the latter is listed as {other!r}'
+            )
+        return other
+
+
 class Storage(Protocol):
-    """One file of a bag; ordinals are local to the file."""
+    """One file of a bag; ordinals are local to the file.
+
+    `problems` tell of messages that are missing or damaged, `notes` of what is merely odd.
+    """
 
     kind: str
+    path: Path
     problems: list[str]
     metadata: dict[str, str]
 
+    @property
+    def notes(self) -> list[str]:
+        """What is odd about the file but costs no message."""
+
     def topics(self) -> dict[str, TopicInfo]:
         """Return the topics with counts as the storage itself states them."""
+
+    def span_ns(self) -> tuple[int, int] | None:
+        """Return the first and the last log time [ns], None if there is no message."""
 
     def scan(self, wanted: set[str] | None) -> Iterator[Record]:
         """Yield the messages of the wanted topics (None: all) in storage order."""

@@ -1,8 +1,9 @@
 """Read a rosbag2 `.db3` file without writing anything beside it.
 
 SQLite creates `-wal` and `-shm` files next to a database that it opens, even for reading. The
-`immutable` flag stops that but also ignores a write-ahead log; so a bag with a log that holds data
-is copied to a temporary folder, and every other one is opened where it lies.
+`immutable` flag stops that but also ignores what a recorder left in a write-ahead log or a
+rollback journal; so a bag beside which one of these holds data is copied to a temporary folder,
+and every other one is opened where it lies.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ import shutil
 import sqlite3
 import struct
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from qt_ros.bags.records import (
@@ -21,14 +23,18 @@ from qt_ros.bags.records import (
     ORDINALS_PER_FILE,
     Record,
     TopicInfo,
+    TopicNames,
     merge_topic,
     three_part_type,
 )
 from qt_ros.errors import BagError
 
 MAGIC = b'SQLite format 3\x00'
+MAX_DAMAGE = 1000  # damaged places in one file that are hopped over
 # Besides its own errors: text, numbers and column names of a damaged file fail in Python.
 _ERRORS = (sqlite3.Error, ValueError, OverflowError, LookupError)
+_LOGS = ('-wal', '-journal')
+_METADATA = 'rosbag2/serialized_metadata'  # the name that it has in MCAP files
 
 
 class SqliteStorage:
@@ -40,18 +46,28 @@ class SqliteStorage:
         self.path = path
         self.problems: list[str] = []
         self.metadata: dict[str, str] = {}
+        self._names = TopicNames(path.name)
         self._copy: tempfile.TemporaryDirectory[str] | None = None
-        self._db = self._open(path)
-        self._db.text_factory = lambda raw: raw.decode('utf-8', 'replace')
         self._topics: dict[int, tuple[str, TopicInfo]] = {}
         try:
+            self._db = self._open(path)
+            self._db.text_factory = lambda raw: raw.decode('utf-8', 'replace')
             self._read_topics()
+            self._read_metadata()
         except _ERRORS as exc:
             self.close()
             raise BagError(
                 f'{path}: {exc}; expected a rosbag2 sqlite3 file with the tables topics and'
                 ' messages'
             ) from exc
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def notes(self) -> list[str]:
+        """What is odd about the file but costs no message."""
+        return self._names.notes
 
     def topics(self) -> dict[str, TopicInfo]:
         """Return the topics; a name listed under two ids counts together."""
@@ -59,6 +75,12 @@ class SqliteStorage:
         for name, info in self._topics.values():
             found[name] = merge_topic(found.get(name), info)
         return found
+
+    def span_ns(self) -> tuple[int, int] | None:
+        """Return the first and the last log time [ns], None if there is no message."""
+        rows = self._optional('SELECT min(timestamp), max(timestamp) FROM messages')
+        low, high = rows[0] if rows else (None, None)
+        return (low, high) if isinstance(low, int) and isinstance(high, int) else None
 
     def scan(self, wanted: set[str] | None) -> Iterator[Record]:
         """Yield messages in the order in which they were written."""
@@ -68,31 +90,36 @@ class SqliteStorage:
             if wanted is None or name in wanted
         ]
         marks = ','.join('?' * len(numbers))
-        yield from self._records(
-            'SELECT id, topic_id, timestamp, data FROM messages'
-            f' WHERE topic_id IN ({marks}) ORDER BY id',
-            numbers,
-        )
+        rows = self._rows('rowid, topic_id, timestamp, data', f'topic_id IN ({marks})', numbers)
+        yield from self._records(rows)
 
     def fetch(self, ordinals: Iterable[int]) -> Iterator[Record]:
         """Yield single rows by their id."""
+        query = 'SELECT rowid, topic_id, timestamp, data FROM messages WHERE rowid = ?'
         for ordinal in ordinals:
-            yield from self._records(
-                'SELECT id, topic_id, timestamp, data FROM messages WHERE id = ?', [int(ordinal)]
-            )
+            try:
+                row = self._db.execute(query, [int(ordinal)]).fetchone()
+            except _ERRORS as exc:
+                self._report_damage(exc)
+                continue
+            if row is not None:
+                yield from self._records([row])
 
     def close(self) -> None:
         """Close the file and remove the temporary copy, if there was one."""
-        self._db.close()
+        if hasattr(self, '_db'):
+            self._db.close()
         if self._copy is not None:
             self._copy.cleanup()
             self._copy = None
 
     def _open(self, path: Path) -> sqlite3.Connection:
-        wal = path.with_name(f'{path.name}-wal')
-        if wal.is_file() and wal.stat().st_size:
+        logs = [path.with_name(path.name + ending) for ending in _LOGS]
+        logs = [log for log in logs if log.is_file() and log.stat().st_size]
+        if logs:
             folder = self._folder()
-            shutil.copyfile(wal, folder / wal.name)
+            for log in logs:
+                shutil.copyfile(log, folder / log.name)
             return sqlite3.connect(shutil.copyfile(path, folder / path.name))
         whole = self._whole_bytes(path)
         if whole is not None:
@@ -127,16 +154,65 @@ class SqliteStorage:
         )
         return size // page * page
 
-    def _records(self, query: str, values: list[int]) -> Iterator[Record]:
+    def _records(self, rows: Iterable[Sequence[Any]]) -> Iterator[Record]:
+        for number, topic, log_ns, data in rows:
+            sound = isinstance(log_ns, int) and isinstance(data, bytes)
+            if not sound or not 0 <= number < ORDINALS_PER_FILE or topic not in self._topics:
+                self._report(f'{self.path.name}: message {number} is not readable')
+                continue
+            yield Record(self._topics[topic][0], log_ns, data, number)
+
+    def _rows(
+        self, columns: str, condition: str = '1', values: Sequence[int] = ()
+    ) -> Iterator[Sequence[Any]]:
+        """Yield rows of `messages` in the order of their ids, hopping over damaged places."""
+        query = f'SELECT {columns} FROM messages WHERE rowid > ? AND {condition} ORDER BY rowid'
+        at = -1
+        for _ in range(MAX_DAMAGE):
+            try:
+                for row in self._db.execute(query, [at, *values]):
+                    if row[0] <= at:  # pages that refer to each other in circles
+                        raise sqlite3.DatabaseError('its rows are out of order')
+                    at = row[0]
+                    yield row
+                return
+            except _ERRORS as exc:
+                self._report_damage(exc)
+            behind = self._behind_damage(at)
+            if behind is None:
+                return
+            at = behind
+
+    def _behind_damage(self, at: int) -> int | None:
+        """Return the id behind which a row is readable again, None if there is none.
+
+        The row behind `at` is not. Doubling strides find a place behind the damage, halving ones
+        where it ends.
+        """
+        stride = 1
+        while not self._readable_behind(at + stride):
+            stride *= 2
+            if at + stride > ORDINALS_PER_FILE:
+                return None
+        low, high = at + stride // 2, at + stride
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if self._readable_behind(middle) else (middle, high)
+        return high
+
+    def _readable_behind(self, number: int) -> bool:
+        query = (
+            'SELECT rowid, topic_id, timestamp, data FROM messages WHERE rowid > ?'
+            ' ORDER BY rowid LIMIT 1'
+        )
         try:
-            for number, topic, log_ns, data in self._db.execute(query, values):
-                sound = isinstance(log_ns, int) and isinstance(data, bytes)
-                if not sound or not 0 <= number < ORDINALS_PER_FILE:
-                    self._report(f'{self.path.name}: message {number} is not readable')
-                    continue
-                yield Record(self._topics[topic][0], log_ns, data, number)
-        except _ERRORS as exc:
-            self._report(f'{self.path.name} is damaged ({exc}); what lies before it is read')
+            row = self._db.execute(query, [number]).fetchone()
+        except _ERRORS:
+            return False
+        return row is not None and row[0] > number
+
+    def _report_damage(self, exc: Exception) -> None:
+        self._report(f'{self.path.name} is damaged ({exc}); what is readable is read')
 
     def _report(self, problem: str) -> None:
         if problem not in self.problems:
@@ -145,7 +221,10 @@ class SqliteStorage:
     def _read_topics(self) -> None:
         """Read topics, counts and definitions; the columns differ between rosbag2 versions."""
         definitions = self._definitions()
-        counts = self._counts()
+        counts: dict[int, int] = {}
+        # Counted here, not by SQLite, so that a damaged page costs only what lies on it.
+        for _, topic in self._rows('rowid, topic_id'):
+            counts[topic] = counts.get(topic, 0) + 1
         cursor = self._db.execute('SELECT * FROM topics')
         columns = [column[0] for column in cursor.description]
         for row in cursor.fetchall():
@@ -159,30 +238,28 @@ class SqliteStorage:
                 definition=text,
                 definition_format=form,
             )
-            self._topics[entry['id']] = (str(entry['name']), info)
+            self._topics[entry['id']] = (self._names.name(str(entry['name']), info), info)
         for number, count in counts.items():
             self._report(f'{self.path.name}: {count} messages name unknown topic {number}')
 
-    def _counts(self) -> dict[int, int]:
-        """Count the rows; a damaged file is counted as far as it reads."""
-        counts: dict[int, int] = {}
-        try:
-            # Aggregated here, not by SQLite, so that a damaged page costs only what is behind it.
-            for (topic,) in self._db.execute('SELECT topic_id FROM messages ORDER BY id'):
-                counts[topic] = counts.get(topic, 0) + 1
-        except _ERRORS as exc:
-            self._report(f'{self.path.name} is damaged ({exc}); what lies before it is read')
-        return counts
-
     def _definitions(self) -> dict[str, tuple[str, str]]:
         """Return {type: (format, definition)}; {} for files from before definitions were kept."""
-        try:
-            rows = self._db.execute(
-                'SELECT topic_type, encoding, encoded_message_definition FROM message_definitions'
-            ).fetchall()
-        except sqlite3.OperationalError:  # no such table
-            return {}
-        except _ERRORS as exc:
-            self._report(f'{self.path.name}: its message definitions are damaged ({exc})')
-            return {}
+        rows = self._optional(
+            'SELECT topic_type, encoding, encoded_message_definition FROM message_definitions'
+        )
         return {three_part_type(str(kind)): (str(form), str(text)) for kind, form, text in rows}
+
+    def _read_metadata(self) -> None:
+        """Take the newest copy of metadata.yaml that later versions keep in the file."""
+        for (text,) in self._optional('SELECT metadata FROM metadata ORDER BY rowid'):
+            self.metadata[_METADATA] = str(text)
+
+    def _optional(self, query: str) -> list[Sequence[Any]]:
+        """Return the rows of a table that older files lack."""
+        try:
+            return self._db.execute(query).fetchall()
+        except sqlite3.OperationalError:  # no such table
+            return []
+        except _ERRORS as exc:
+            self._report(f'{self.path.name} is damaged ({exc}); what is readable is read')
+            return []

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from qt_ros.bags.files import find_bags
+from qt_ros.bags.finding import find_bags
 from qt_ros.cadence import StepRow, read_steps, timing
 from qt_ros.dataset import Dataset, EpisodeMeta
 from qt_ros.report.episodes import NOT_SUCCESS, film_section, outcomes_section, pick

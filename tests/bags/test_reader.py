@@ -14,7 +14,7 @@ import zstandard
 from made_bags import T0, Bag, steady
 from mcap.writer import CompressionType, Writer
 
-from qt_ros.bags.files import find_bags
+from qt_ros.bags.finding import find_bags
 from qt_ros.bags.header_stamp import peek_cdr, peek_ros1
 from qt_ros.bags.index import index_bag
 from qt_ros.bags.inspect import inspect_bag
