@@ -18,6 +18,7 @@ import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from qt_ros.errors import ContractError
+from qt_ros.yaml_limits import check_yaml
 
 _NULL = 'tag:yaml.org,2002:null'
 _BOOL = 'tag:yaml.org,2002:bool'
@@ -206,6 +207,7 @@ class Value:
 def read_yaml(text: str, problems: Problems) -> Value:
     """Parse YAML text; ContractError at once where it is no YAML at all or empty."""
     try:
+        check_yaml(text)
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark

@@ -12,7 +12,7 @@ from types import TracebackType
 import yaml
 
 from qt_ros.bags import compression, mcap_storage, ros1_storage, sqlite_storage
-from qt_ros.bags.files import BagFiles, collect, load_yaml, plain_texts
+from qt_ros.bags.files import BagFiles, collect, plain_texts
 from qt_ros.bags.records import (
     CDR,
     ORDINALS_PER_FILE,
@@ -23,6 +23,7 @@ from qt_ros.bags.records import (
     merge_topic,
 )
 from qt_ros.errors import BagError
+from qt_ros.yaml_limits import load_yaml
 
 _MAGICS: tuple[tuple[bytes, type], ...] = (
     (mcap_storage.MAGIC, mcap_storage.McapStorage),
