@@ -75,6 +75,7 @@ class DataConfig:
     batch: int = 64  # transitions per step, a multiple of segment
     segment: int = 8  # consecutive steps that share their encoded frames
     shift_px: int = 4  # random image shift, the same for a whole segment; 0: off
+    relabel_fraction: float = 0.0  # segments shown as failures at another task's instruction
     success_fraction: float | None = None  # share of segments from successes; null: as is
     outcomes: tuple[str, ...] = ('success', 'failure', 'timeout')  # episodes that take part
 
@@ -89,6 +90,8 @@ class OptimConfig:
     final_lr: float = 0.05  # fraction of lr at the end of the cosine
     weight_decay: float = 1e-4
     clip_norm: float = 1.0
+    accumulate: int = 1  # parts that a batch is computed in, one after the other: less memory
+    bf16: bool = False  # compute in bfloat16 where that is safe; weights stay in float32
     ema: float = 0.99  # of the target network, which is also what the policy runs
     seed: int = 0
     threads: int = 0  # of the CPU; 0: as many as torch chooses
@@ -299,8 +302,16 @@ def _impossible(config: TrainConfig) -> list[str]:
             data.success_fraction is None or 0 <= data.success_fraction <= 1,
             f'data.success_fraction={data.success_fraction}; null or between 0 and 1',
         ),
+        (
+            0 <= data.relabel_fraction <= 1,
+            f'data.relabel_fraction={data.relabel_fraction}; between 0 and 1',
+        ),
         (optim.steps >= 1, f'optim.steps={optim.steps}; at least 1'),
         (optim.lr > 0, f'optim.lr={optim.lr}; above 0'),
+        (
+            optim.accumulate >= 1 and (data.batch // max(1, data.segment)) >= optim.accumulate,
+            f'optim.accumulate={optim.accumulate}; 1 to the number of segments in a batch',
+        ),
         (0 <= optim.ema < 1, f'optim.ema={optim.ema}; at least 0, below 1'),
         (optim.clip_norm > 0, f'optim.clip_norm={optim.clip_norm}; above 0'),
         (

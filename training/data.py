@@ -17,7 +17,7 @@ without replacement.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,12 +47,19 @@ class Batch:
     terminated: Tensor  # (B, T) bool, the task itself ended after this row
     has_next: Tensor  # (B, T) bool, the episode goes on after this row
     valid: Tensor  # (B, T) bool, the transition lies inside the episode
-    success: Tensor  # (B,) bool, the episode succeeded
+    success: Tensor  # (B,) bool, the episode succeeded at its instruction
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on `device`."""
         moved = {name: value.to(device) for name, value in vars(self).items() if name != 'images'}
         return Batch(images={k: v.to(device) for k, v in self.images.items()}, **moved)
+
+    def parts(self, number: int) -> Iterator[Batch]:
+        """Yield the batch in `number` parts of whole segments, fewer if it has fewer segments."""
+        for at in torch.arange(len(self.success)).chunk(number):
+            cut = slice(int(at[0]), int(at[-1]) + 1)
+            rest = {name: value[cut] for name, value in vars(self).items() if name != 'images'}
+            yield Batch(images={k: v[cut] for k, v in self.images.items()}, **rest)
 
 
 class Replay:
@@ -121,8 +128,11 @@ class Replay:
         ]
         return float(np.concatenate(parts).mean()) if parts else 0.0
 
-    def batch(self, step: int) -> Batch:
-        """Return the batch of training step `step`, always the same one."""
+    def batch(self, step: int, rank: int = 0, world: int = 1) -> Batch:
+        """Return the batch of training step `step`, always the same one.
+
+        With several processes, the share of the one with this rank: every `world`-th segment.
+        """
         number, span = self.segments, self.config.segment
         episode, first = [], []
         for pool, share in self._pools:
@@ -135,14 +145,41 @@ class Replay:
         offsets = rng.integers(
             0, 2 * self.config.shift_px + 1, size=(len(self.signature.cameras), number, 2)
         )
-        return self.gather(np.concatenate(episode), np.concatenate(first), offsets)
+        episodes = np.concatenate(episode)
+        instructions = self._other_instructions(episodes, step)
+        mine = slice(rank, None, world)
+        return self.gather(
+            episodes[mine], np.concatenate(first)[mine], offsets[:, mine], instructions[mine]
+        )
 
-    def gather(self, episode: np.ndarray, first: np.ndarray, offsets: np.ndarray) -> Batch:
+    def _other_instructions(self, episode: np.ndarray, step: int) -> np.ndarray:
+        """Return (B,) the instruction of each segment, some exchanged for another task's."""
+        own = self._instruction[episode]
+        number = len(self.instructions)
+        if not self.config.relabel_fraction or number < 2:
+            return own
+        rng = np.random.default_rng([self.seed, 2, step])
+        chosen = rng.random(len(own)) < self.config.relabel_fraction
+        other = (own + rng.integers(1, number, len(own))) % number
+        return np.where(chosen, other, own)
+
+    def gather(
+        self,
+        episode: np.ndarray,
+        first: np.ndarray,
+        offsets: np.ndarray,
+        instruction: np.ndarray | None = None,
+    ) -> Batch:
         """Build a batch of chosen segments.
 
         episode: (B,) number of the episode; first: (B,) row within it where the segment starts,
-        may be negative; offsets: (cameras, B, 2) crop corner in [0, 2 * shift_px].
+        may be negative; offsets: (cameras, B, 2) crop corner in [0, 2 * shift_px]; instruction:
+        (B,) number of the instruction, None for the episode's own. What was done for another
+        instruction earns nothing under this one.
         """
+        own = self._instruction[episode]
+        instruction = own if instruction is None else instruction
+        meant = (instruction == own).astype(np.float32)[:, None]
         span, window = self.config.segment, self.window
         start, length = self._start[episode][:, None], self._length[episode][:, None]
         frame = first[:, None] + np.arange(-(window - 1), span + 1)  # (B, L) within the episode
@@ -160,14 +197,14 @@ class Replay:
             images=images,
             state=torch.from_numpy(self._state[rows]),
             present=torch.from_numpy(present),
-            text=torch.from_numpy(self.embeddings[self._instruction[episode]]),
+            text=torch.from_numpy(self.embeddings[instruction]),
             bins=torch.from_numpy(self._bins[steps]),
-            reward=torch.from_numpy(self._reward[steps[:, :-1]]),
-            returns=torch.from_numpy(self._returns[steps[:, :-1]]),
+            reward=torch.from_numpy(self._reward[steps[:, :-1]] * meant),
+            returns=torch.from_numpy(self._returns[steps[:, :-1]] * meant),
             terminated=torch.from_numpy(self._terminated[steps[:, :-1]]),
             has_next=torch.from_numpy(valid & (here < length - 1)),
             valid=torch.from_numpy(valid),
-            success=torch.from_numpy(self._success[episode]),
+            success=torch.from_numpy(self._success[episode] & (instruction == own)),
         )
 
     def _index_episodes(self) -> None:

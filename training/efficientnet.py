@@ -142,7 +142,7 @@ class EfficientNet(nn.Module):
         self.channels = blocks[-1].out
         self.register_buffer('mean', torch.tensor(_MEAN).view(3, 1, 1) * 255, persistent=False)
         self.register_buffer('std', torch.tensor(_STD).view(3, 1, 1) * 255, persistent=False)
-        self.to(memory_format=torch.channels_last)
+        channels_innermost(self)
 
     def forward(self, images: Tensor, text: Tensor) -> Tensor:
         """Return features (N, channels, H / 32, W / 32), rounded up.
@@ -193,6 +193,13 @@ class EfficientNet(nn.Module):
         _, number, part = key.split('.', 2)
         stage, place = self.places[int(number)]
         return rename(stage, place, part, self.blocks[int(number)].expand is not None)
+
+
+def channels_innermost(net: nn.Module) -> None:
+    """Lay the weights of convolutions out as CPUs (and bfloat16 on GPUs) prefer."""
+    for part in net.modules():
+        if isinstance(part, nn.Conv2d):
+            part.weight.data = part.weight.data.contiguous(memory_format=torch.channels_last)
 
 
 def _torchvision_name(stage: int, number: int, part: str, expands: bool) -> str:

@@ -19,16 +19,26 @@ from training.q_math import (
     per_dim_targets,
     q_losses,
 )
+from training.workers import Workers
+
+LOSSES = ('loss', 'td', 'conservative')
 
 
 class Learner:
     """The online network, its slow copy (the target, which the policy runs) and the optimiser.
 
-    Moves the network to `device`.
+    Moves the network to `device`. workers: the processes that train together, None for this one.
     """
 
-    def __init__(self, model: QTransformer, config: TrainConfig, device: torch.device) -> None:
+    def __init__(
+        self,
+        model: QTransformer,
+        config: TrainConfig,
+        device: torch.device,
+        workers: Workers | None = None,
+    ) -> None:
         self.config = config
+        self.workers = workers or Workers()
         self.model = model.to(device)
         self.target = copy.deepcopy(self.model).requires_grad_(False)
         optim = config.optim
@@ -40,17 +50,13 @@ class Learner:
     def update(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """Do training step number `step` (0, 1, ...) and return its figures as scalars.
 
-        The weights stay as they are where the loss or its gradient is not finite; the figures say
-        so.
+        The batch is this process's share, see `workers`. The weights stay as they are where the
+        loss or its gradient is not finite; the figures say so.
         """
         optim = self.config.optim
         for group in self.optimizer.param_groups:
             group['lr'] = learning_rate(optim, step)
-        loss, figures = batch_loss(
-            self.model, self.target, batch.to(self.device), self.config.loss
-        )
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        figures = self._gradient(batch.to(self.device))
         norm = torch.nn.utils.clip_grad_norm_(
             self.model.parameters(), optim.clip_norm, foreach=True
         )
@@ -63,6 +69,31 @@ class Learner:
                 )
         return figures
 
+    def _gradient(self, batch: Batch) -> dict[str, Tensor]:
+        """Leave the gradient of the whole batch in the weights, however it is taken apart.
+
+        `accumulate` parts follow one after the other in this process, and every process has its
+        share: all divide by the counts of the whole, so that the parts add up to it.
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        counts = self.workers.add_up(target_counts(batch, self.config.loss, self.model.dims))
+        rows: list[dict[str, Tensor]] = []
+        for part in batch.parts(self.config.optim.accumulate):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.optim.bf16):
+                loss, figures = batch_loss(
+                    self.model, self.target, part, self.config.loss, (counts[0], counts[1])
+                )
+            loss.backward()
+            rows.append(figures)
+        self.workers.add_up_gradients(self.model)
+        return {name: _total(name, [row[name] for row in rows]) for name in rows[0]}
+
+
+def _total(name: str, values: list[Tensor]) -> Tensor:
+    """Put the figures of a batch's parts together: losses add up, the rest is a mean."""
+    together = torch.stack(values)
+    return together.sum() if name in LOSSES else together.nanmean()
+
 
 def learning_rate(config: OptimConfig, step: int) -> float:
     """Return the rate of step `step`: linear warm-up, then a cosine down to final_lr * lr."""
@@ -74,10 +105,20 @@ def learning_rate(config: OptimConfig, step: int) -> float:
     return config.lr * (config.final_lr + (1 - config.final_lr) * cosine)
 
 
+def target_counts(batch: Batch, config: LossConfig, dims: int) -> Tensor:
+    """Return (2,): how many targets (row, dimension) are known, and how many there are."""
+    known = _known(batch, config, dims) & batch.valid.unsqueeze(-1)
+    return torch.stack([known.sum(), batch.valid.sum() * dims])
+
+
 def batch_loss(
-    model: QTransformer, target: QTransformer, batch: Batch, config: LossConfig
+    model: QTransformer,
+    target: QTransformer,
+    batch: Batch,
+    config: LossConfig,
+    counts: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return the loss and the figures of a batch.
+    """Return the loss and the figures of a batch, or of a part of one with these `target_counts`.
 
     Figures: loss, td (with objective cloning its cross-entropy), conservative, q_success and
     q_failure (Q of the data's last dimension on successes and failures, nan without any), gap (Q
@@ -89,13 +130,20 @@ def batch_loss(
     bins = batch.bins[:, :-1].flatten(0, 1)  # (B*T, A)
     # What is still to come, undiscounted: 1 on successes. Only a return token looks at it.
     wanted = batch.success.to(torch.float32).repeat_interleave(steps)
-    logits = model.logits(windows, present, text, bins, wanted)
+    logits = model.logits(windows, present, text, bins, wanted).float()
     if config.objective == 'cloning':
         rows = batch.valid.flatten()
-        td = cloning_loss(logits, bins, model.counts, row_mask=rows, smoothing=config.smoothing)
+        td = cloning_loss(
+            logits,
+            bins,
+            model.counts,
+            row_mask=rows,
+            smoothing=config.smoothing,
+            count=counts and counts[1],
+        )
         conservative = torch.zeros_like(td)
     else:
-        td, conservative = _q_losses(model, target, batch, logits, bins, config)
+        td, conservative = _q_losses(model, target, batch, logits, bins, config, counts)
     loss = td + config.alpha * conservative
     with torch.no_grad():
         figures = _figures(model.q(logits.detach()), bins, batch, model.counts)
@@ -110,6 +158,7 @@ def _q_losses(
     logits: Tensor,
     bins: Tensor,
     config: LossConfig,
+    counts: tuple[Tensor, Tensor] | None,
 ) -> tuple[Tensor, Tensor]:
     """Return the temporal-difference and the conservative loss."""
     targets, known = _targets(target, batch, config)
@@ -124,6 +173,7 @@ def _q_losses(
         error=config.error,
         smoothing=config.smoothing,
         conservative=config.conservative,
+        counts_in_batch=counts,
     )
 
 
@@ -155,14 +205,12 @@ def _targets(target: QTransformer, batch: Batch, config: LossConfig) -> tuple[Te
     windows, present = _windows(target, batch, first, number)
     text = batch.text.repeat_interleave(number, dim=0)
     logits = target.logits(windows, present, text, batch.bins[:, first:].flatten(0, 1))
-    best = target.q(logits).amax(-1).unflatten(0, (count, number))  # (B, number, A)
-    bootstraps = batch.terminated | batch.has_next  # (B, T)
-    known = bootstraps.unsqueeze(-1).repeat(1, 1, target.dims)
+    best = target.q(logits.float()).amax(-1).unflatten(0, (count, number))  # (B, number, A)
+    known = _known(batch, config, target.dims)
     if config.target == 'per_dim':
         targets = per_dim_targets(
             best[:, :-1], best[:, 1:, 0], batch.reward, batch.terminated, config.gamma
         )
-        known[..., :-1] = True
     else:
         targets = n_step_targets(
             best[..., -1], batch.reward, batch.terminated, config.gamma, target.dims
@@ -172,6 +220,15 @@ def _targets(target: QTransformer, batch: Batch, config: LossConfig) -> tuple[Te
     # What is unknown still needs a value for the neighbours of the data's bin: the lower bound.
     lower = batch.returns if config.monte_carlo else torch.zeros_like(batch.returns)
     return torch.where(known, targets, lower.unsqueeze(-1)), known
+
+
+def _known(batch: Batch, config: LossConfig, dims: int) -> Tensor:
+    """Return (B, T, A) bool: where the target needs no observation that was not recorded."""
+    bootstraps = batch.terminated | batch.has_next  # (B, T)
+    known = bootstraps.unsqueeze(-1).repeat(1, 1, dims)
+    if config.target == 'per_dim':
+        known[..., :-1] = True  # these look at the same step
+    return known
 
 
 def _figures(q: Tensor, bins: Tensor, batch: Batch, counts: tuple[int, ...]) -> dict[str, Tensor]:

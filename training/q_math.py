@@ -158,16 +158,18 @@ def cloning_loss(
     *,
     row_mask: Tensor,
     smoothing: float = 0.0,
+    count: Tensor | None = None,
 ) -> Tensor:
     """Return the cross-entropy of behaviour cloning, a mean over rows and dimensions.
 
     logits: (N, A, K), here of a softmax over the bins of a dimension; bins: (N, A) of the dataset;
-    row_mask: (N,) bool. With smoothing the neighbours of the dataset's bin get their share.
+    row_mask: (N,) bool. With smoothing the neighbours of the dataset's bin get their share. count:
+    what to divide by, where these rows are a part of a batch.
     """
     near = neighbour_weights(bins, counts, smoothing)
     near = near / near.sum(-1, keepdim=True)
     errors = -(near * functional.log_softmax(logits, dim=-1)).sum(-1)  # (N, A)
-    return _mean(errors, row_mask.unsqueeze(-1).expand_as(errors))
+    return _mean(errors, row_mask.unsqueeze(-1).expand_as(errors), count)
 
 
 def q_losses(
@@ -181,6 +183,7 @@ def q_losses(
     error: str = 'squared',
     smoothing: float = 0.0,
     conservative: str = 'mean',
+    counts_in_batch: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return (temporal-difference loss, conservative loss), two means over rows and dimensions.
 
@@ -192,6 +195,8 @@ def q_losses(
     paper's), or every bin weighs the same in all dimensions ('per_bin': the other bin of a 2-bin
     gripper then weighs as much as one of a joint's many others, not as all of them together), or
     the paper's rival ('softmax', see `softmax_gap`).
+    counts_in_batch: how many known targets, and how many rows times dimensions, to divide by,
+    where these rows are a part of a batch whose parts add up.
     """
     near = neighbour_weights(bins, counts, smoothing)  # (N, A, K)
     is_data = functional.one_hot(bins, max(counts)).bool()
@@ -209,10 +214,11 @@ def q_losses(
         share = number if conservative == 'mean' else number.max()
         low = torch.where(others, errors, zero).sum(-1) / share  # (N, A)
     rows = row_mask.unsqueeze(-1)
-    return _mean(td, td_mask & rows), _mean(low, rows.expand_as(low))
+    known, present = counts_in_batch or (None, None)
+    return _mean(td, td_mask & rows, known), _mean(low, rows.expand_as(low), present)
 
 
-def _mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Return the mean of the values where `mask` is True; 0 where it never is."""
+def _mean(values: Tensor, mask: Tensor, count: Tensor | None) -> Tensor:
+    """Return the sum where `mask` is True, by `count` or by how often it is; 0 if it never is."""
     kept = torch.where(mask, values, torch.zeros((), device=values.device))
-    return kept.sum() / mask.sum().clamp(min=1)
+    return kept.sum() / (mask.sum() if count is None else count).clamp(min=1)

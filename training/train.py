@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,14 @@ from safetensors.torch import load_file
 from training import checkpoint
 from training.config import TrainConfig, load_config
 from training.data import Replay
+from training.efficientnet import EfficientNet
 from training.errors import TrainingError
 from training.learner import Learner, learning_rate
 from training.metrics import Health, MetricsLog, read_metrics
 from training.model import QTransformer
 from training.signature import Signature
+from training.vision import CameraEncoder
+from training.workers import Workers
 
 # What may change between a run and its continuation without making it another run.
 _FREE = ('steps', 'threads', 'device', 'log_every', 'save_every', 'keep')
@@ -77,16 +80,21 @@ def train(
         text_size=model_config.text_size,
         seed=optim.seed,
     )
-    learner = _make_learner(config, replay)
+    workers = Workers.from_environment(optim.device)
+    learner = _make_learner(config, replay, workers)
     step, seconds = 0, 0.0
     if resume:
         step, seconds = _restore(learner, checkpoint.find(out), replay.signature)
     elif init_from is not None:
         _start_from(learner, checkpoint.find(init_from), replay.signature, config)
-    out.mkdir(parents=True, exist_ok=True)
-    checkpoint.remove_leftovers(out)
-    checkpoint.write_json(out / 'config.json', config.to_json())
-    return _Run(out, config, replay, learner, progress).go(step, seconds)
+    if workers.leads:
+        out.mkdir(parents=True, exist_ok=True)
+        checkpoint.remove_leftovers(out)
+        checkpoint.write_json(out / 'config.json', config.to_json())
+    workers.wait()
+    result = _Run(out, config, replay, learner, progress).go(step, seconds)
+    workers.leave()
+    return result
 
 
 class _Run:
@@ -118,21 +126,27 @@ class _Run:
         logged_at = time.monotonic()
         if step:
             self.policy_id = checkpoint.read_state(checkpoint.find(self.out))['policy_id']
-        with MetricsLog(self.out, step) as log, _signals() as signals:
+        workers = self.learner.workers
+        log_or_not = MetricsLog(self.out, step) if workers.leads else nullcontext()
+        with log_or_not as log, _signals() as signals:
             while step < optim.steps and not stopped:
-                figures = self.learner.update(self.replay.batch(step), step)
+                batch = self.replay.batch(step, workers.rank, workers.world)
+                figures = self.learner.update(batch, step)
                 step += 1
                 if not math.isfinite(float(figures['grad_norm'])):
                     raise self._diverged(step, saved)
                 rows.append(figures)
-                stopped = bool(signals) and step < optim.steps
+                stopped = workers.any(bool(signals), self.learner.device) and step < optim.steps
                 if step % optim.log_every == 0 or step == optim.steps or stopped:
                     now = time.monotonic()
                     rate = len(rows) * self.config.data.batch / max(now - logged_at, 1e-9)
-                    self._log(log, rows, step, now - begin, rate)
+                    if log is not None:
+                        self._log(log, rows, step, now - begin, rate)
                     rows, logged_at = [], now
                 if step % optim.save_every == 0 or step == optim.steps or stopped:
-                    self._save(step, time.monotonic() - begin)
+                    if workers.leads:
+                        self._save(step, time.monotonic() - begin)
+                    workers.wait()
                     saved = step
         last = read_metrics(self.out)
         return TrainResult(
@@ -235,7 +249,7 @@ def _changes(old: TrainConfig, new: TrainConfig) -> list[str]:
     ]
 
 
-def _make_learner(config: TrainConfig, replay: Replay) -> Learner:
+def _make_learner(config: TrainConfig, replay: Replay, workers: Workers) -> Learner:
     """Build the networks from the seed and put the state's statistics into them."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.optim.seed)
@@ -245,7 +259,10 @@ def _make_learner(config: TrainConfig, replay: Replay) -> Learner:
     mean, std = replay.state_statistics()
     model.state_mean.copy_(torch.from_numpy(mean))
     model.state_std.copy_(torch.from_numpy(std))
-    return Learner(model, config, resolve_device(config.optim.device))
+    device = resolve_device(config.optim.device)
+    if device.type == 'cuda' and workers.world > 1:
+        device = torch.device('cuda', workers.local)
+    return Learner(model, config, device, workers)
 
 
 def load_image_weights(model: QTransformer, path: Path) -> None:
@@ -262,7 +279,8 @@ def load_image_weights(model: QTransformer, path: Path) -> None:
             ' where the weights were loaded, safetensors.torch.save_file(net.state_dict(), FILE)'
         ) from error
     for camera in model.cameras:
-        camera.net.load_imagenet(weights, str(path))
+        if isinstance(camera, CameraEncoder) and isinstance(camera.net, EfficientNet):
+            camera.net.load_imagenet(weights, str(path))
 
 
 def resolve_device(name: str) -> torch.device:

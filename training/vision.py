@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from training.config import ModelConfig
-from training.efficientnet import EfficientNet
+from training.efficientnet import EfficientNet, channels_innermost
 
 
 class ConvNet(nn.Module):
@@ -36,8 +36,7 @@ class ConvNet(nn.Module):
         self.film = nn.Linear(config.text_size, sum(self.sizes))
         nn.init.zeros_(self.film.weight)
         nn.init.zeros_(self.film.bias)
-        # Channels innermost in memory, which convolutions on a CPU prefer.
-        self.to(memory_format=torch.channels_last)
+        channels_innermost(self)
 
     def forward(self, images: Tensor, text: Tensor) -> Tensor:
         """Return features (N, channels, rows, columns).

@@ -162,7 +162,7 @@ def test_temperature_flattens_attention(small_config):
     x = 3 * torch.randn(2, 5, 16)
     spread = []
     for model in models:
-        block = model.blocks[0]
+        block = model.blocks[0].requires_grad_(False)
         normed = block.norm_attention(x)
         keys = block._split(block.key_value(normed).chunk(2, -1)[0])
         weights = (
