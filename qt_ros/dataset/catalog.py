@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from qt_ros.contract import Contract
 from qt_ros.dataset.foreign import complete
-from qt_ros.dataset.labels import newest_outcomes
+from qt_ros.dataset.labels import newest_instructions, newest_outcomes
 from qt_ros.dataset.layout import EPISODES, Place, placed_files, video_key
 from qt_ros.dataset.tables import unreadable
 from qt_ros.errors import DatasetError
@@ -29,13 +29,14 @@ OURS = (
 
 @dataclass(frozen=True)
 class EpisodeMeta:
-    """One row of `meta/episodes/`, with the newest label as its outcome."""
+    """One row of `meta/episodes/`, with what the newest labels say."""
 
     index: int
     episode_id: str
     instruction: str
     outcome: str  # success | failure | timeout | aborted | unknown
     stored_outcome: str  # what the columns say; another than `outcome` only after a crash
+    stored_instruction: str  # likewise
     source: str  # teleop | policy | mixed
     policy_id: str
     bag_uri: str
@@ -54,6 +55,12 @@ class EpisodeMeta:
     def success(self) -> bool:
         return self.outcome == 'success'
 
+    @property
+    def behind(self) -> bool:
+        """True if a crash kept the columns from following the newest labels."""
+        stored = (self.stored_outcome, self.stored_instruction)
+        return (self.outcome, self.instruction) != stored
+
 
 def episode_files(root: Path) -> list[Path]:
     """Return the files of `meta/episodes/`, in order."""
@@ -71,7 +78,7 @@ def read_episode_table(path: Path, columns: list[str] | None = None) -> pa.Table
 
 def read_catalog(root: Path, total: int, contract: Contract) -> list[EpisodeMeta]:
     """Return the first `total` episodes; what lies beyond is what a crash left behind."""
-    labels = newest_outcomes(root)
+    outcomes, instructions = newest_outcomes(root), newest_instructions(root)
     cameras = [camera.name for camera in contract.cameras]
     found: list[EpisodeMeta] = []
     first_of_file: dict[Place, int] = {}
@@ -81,14 +88,15 @@ def read_catalog(root: Path, total: int, contract: Contract) -> list[EpisodeMeta
             break
         data = (row['data/chunk_index'], row['data/file_index'])
         first_of_file.setdefault(data, index)
-        stored = row['outcome']
+        stored, tasks = row['outcome'], row['tasks']
         found.append(
             EpisodeMeta(
                 index=index,
                 episode_id=row['episode_id'],
-                instruction=row['tasks'][0],
-                outcome=labels.get(index, stored),
+                instruction=instructions.get(index, tasks[0]),
+                outcome=outcomes.get(index, stored),
                 stored_outcome=stored,
+                stored_instruction='' if index in instructions and tasks[1:] else tasks[0],
                 source=row['source'],
                 policy_id=row['policy_id'],
                 bag_uri=row['bag_uri'],

@@ -1,7 +1,8 @@
-"""The journal of outcomes: meta/labels.jsonl, one line for each label ever given, never rewritten.
+"""The journal of labels: meta/labels.jsonl, one line for each label ever given, never rewritten.
 
-The newest label of an episode is its outcome. The columns of the dataset follow the journal; where
-a crash kept them from following, the next writer or the next relabel brings them into line.
+The newest label of an episode is its outcome, and the newest one with an instruction its
+instruction. The columns of the dataset follow the journal; where a crash kept them from following,
+the next writer or the next relabel brings them into line.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from qt_ros.dataset.layout import LABELS
 from qt_ros.episode import OUTCOMES
@@ -19,7 +21,7 @@ from qt_ros.errors import DatasetError
 
 @dataclass(frozen=True)
 class Label:
-    """One word about one episode."""
+    """One word about one episode; `instruction` '' says nothing about the instruction."""
 
     episode_index: int
     episode_id: str
@@ -28,6 +30,8 @@ class Label:
     outcome: str
     by: str  # who said so
     stamp_ns: int  # when it was said [ns since 1970]
+    instruction_before: str = ''  # instruction that it replaced
+    instruction: str = ''
 
 
 def read_labels(root: Path) -> list[Label]:
@@ -56,9 +60,16 @@ def newest_outcomes(root: Path) -> dict[int, str]:
     return {label.episode_index: label.outcome for label in read_labels(root)}
 
 
+def newest_instructions(root: Path) -> dict[int, str]:
+    """Return {episode index: instruction} of all episodes that were given another one."""
+    return {
+        label.episode_index: label.instruction for label in read_labels(root) if label.instruction
+    }
+
+
 def add_labels(root: Path, labels: Sequence[Label]) -> None:
     """Append to the journal, durably; raises OSError."""
-    lines = ''.join(json.dumps(asdict(label), ensure_ascii=False) + '\n' for label in labels)
+    lines = ''.join(json.dumps(_said(label), ensure_ascii=False) + '\n' for label in labels)
     with open(root / LABELS, 'a+b') as file:
         file.seek(0)
         # Start on a line of our own: a crash may have cut the last one.
@@ -67,3 +78,11 @@ def add_labels(root: Path, labels: Sequence[Label]) -> None:
         file.write(lines.encode())
         file.flush()
         os.fsync(file.fileno())
+
+
+def _said(label: Label) -> dict[str, Any]:
+    """Return a line of the journal; what it says nothing about is left out."""
+    said = asdict(label)
+    if not label.instruction:
+        del said['instruction'], said['instruction_before']
+    return said

@@ -125,7 +125,7 @@ class DatasetWriter:
             )
         check_features(self.path, self._info, self.contract)
         catalog = recover(self.path, self.contract, self._info)
-        follow_labels(self.path, self.contract, self._info)
+        self._info = follow_labels(self.path, self.contract, self._info)
         self._stats = read_stats(self.path, self._info)
         self._tasks = read_tasks(self.path, self._info['total_tasks'])
         self._known = {(episode.bag_uri, episode.episode_id) for episode in catalog}
