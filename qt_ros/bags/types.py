@@ -25,6 +25,8 @@ from qt_ros.resources import resource
 HEADER = 'std_msgs/msg/Header'
 OUR_PACKAGE = 'q_transformer_ros'
 NO_FIELD = 'structure_needs_at_least_one_member'  # how an empty message is written
+MAX_ENTRIES = 10_000  # of a fixed array of texts or messages
+MAX_NESTING = 50
 MAX_TAIL = 32  # bytes behind the end of a message that are put up with
 
 Decode = Callable[[bytes], Any]
@@ -158,20 +160,40 @@ def _store_for(kind: str, definition: str, form: str) -> Typestore | None:
         else:
             types = get_types_from_msg(definition, kind)
         _complete(types)
+        _check_size(types, kind)
     except Exception:  # noqa: BLE001 - the parser fails in any way on damaged text
         return None
     if kind not in types or not _holds_fields(types, kind):
         return None
-    for store in _shared:
+    for store in (*_shared, Typestore()):
         try:
             store.register(types)
-        except TypesysError:
+        except Exception:  # noqa: BLE001 - disagrees with what is there, or is no Python at all
             continue
+        if store not in _shared:
+            _shared.append(store)
         return store
-    store = Typestore()
-    store.register(types)
-    _shared.append(store)
-    return store
+    return None
+
+
+def _check_size(
+    types: dict[str, Any], kind: str, around: tuple[str, ...] = (), seen: set[str] | None = None
+) -> None:
+    """Raise `TypesysError` for definitions whose code would have no end, or millions of lines.
+
+    Code for fixed arrays of texts and messages has lines for each entry.
+    """
+    seen = set() if seen is None else seen
+    if kind in around or len(around) > MAX_NESTING:
+        raise TypesysError(f'{kind} is nested without end')
+    for _, (node, value) in types[kind][1]:
+        nested = _nested((node, value))
+        unrolled = node == Nodetype.ARRAY and (nested or value[0][1][0] == 'string')
+        if unrolled and value[1] > MAX_ENTRIES:
+            raise TypesysError(f'{kind} has an array of {value[1]} entries')
+        if nested and nested not in seen:
+            _check_size(types, nested, (*around, kind), seen)
+    seen.add(kind)
 
 
 def _holds_fields(types: dict[str, Any], kind: str) -> bool:
