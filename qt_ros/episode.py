@@ -78,10 +78,24 @@ class Episode:
     stamps_ns: Mapping[str, NDArray[np.int64]]  # stream -> (T,) true stamp of the sample used
     valid: Mapping[str, NDArray[np.bool_]]  # stream -> (T,) false where the sample was too old
     images: Mapping[str, Frames]  # camera -> fresh iterator over T frames (H, W, 3) RGB
+    together: Callable[[], Iterator[tuple[str, NDArray[np.uint8]]]] | None = None  # see `frames`
     fingerprint: str = ''  # of the recording's content, wherever its file lies; '' for none
 
     def __len__(self) -> int:
         return len(self.state)
+
+    def frames(self) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+        """Yield (camera, frame) of every camera, each camera's frames in the order of rows.
+
+        Cameras take turns in whatever way costs least: `together` is given where one pass over a
+        recording serves them all.
+        """
+        if self.together is not None:
+            yield from self.together()
+            return
+        for camera, frames in self.images.items():
+            for frame in frames():
+                yield camera, frame
 
     def problems(self) -> list[str]:
         """Return what is wrong with the rows, in words; empty if nothing is."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from qt_ros.bags.segments import Segment
 from qt_ros.bags.sources import BagSources
@@ -22,30 +22,53 @@ LEFT_OUT = 'episode left out'
 DROPPED = 'only at ticks that were left out'
 NOT_NEWEST = 'not the newest at any tick'
 
+_USED, _DROPPED = 1, 2
+Ints = NDArray[np.int64]
 
-@dataclass
+
 class Ledger:
-    """What became of the messages of one bag; ordinals are the bag's."""
+    """What became of the messages of one bag; ordinals are the bag's. One byte a message."""
 
-    used: set[int] = field(default_factory=set)
-    at_dropped_ticks: set[int] = field(default_factory=set)
-    damaged: dict[int, str] = field(default_factory=dict)  # commands that do not decode
-    stored: list[Segment] = field(default_factory=list)
-    left_out: list[Segment] = field(default_factory=list)
-    converted: list[Segment] = field(default_factory=list)
+    def __init__(self, sources: BagSources) -> None:
+        self.damaged: dict[int, str] = {}  # commands that do not decode
+        self.stored: list[Segment] = []
+        self.left_out: list[Segment] = []
+        self.converted: list[Segment] = []
+        self._sources = sources
+        self._fate = {
+            name: np.zeros(len(index), np.uint8) for name, index in sources.index.items()
+        }
 
-    def topics(self, sources: BagSources) -> dict[str, dict[str, Any]]:
+    def use(self, ordinals: Ints) -> None:
+        """Note that rows, or their bounds, come from these messages."""
+        self._mark(ordinals, _USED)
+
+    def drop(self, ordinals: Ints) -> None:
+        """Note that ticks which were left out would have used these messages."""
+        self._mark(ordinals, _DROPPED)
+
+    def _mark(self, ordinals: Ints, fate: int) -> None:
+        wanted = np.unique(np.asarray(ordinals, np.int64))
+        for name, index in self._sources.index.items():
+            if len(wanted):
+                rows = np.searchsorted(index.ordinals, wanted)
+                rows = rows[rows < len(index)]
+                rows = rows[np.isin(index.ordinals[rows], wanted)]
+                self._fate[name][rows] |= fate
+
+    def topics(self) -> dict[str, dict[str, Any]]:
         """Return {topic: {read, used, skipped: {reason: count}}}; used and skipped add up to read.
 
         `read` is the number of messages that the storage states.
         """
+        sources = self._sources
         wanted = {*sources.names.values(), *sources.step_topics}
         found = {}
         for name, info in sources.bag.topics.items():
             if name not in wanted:
                 found[name] = _entry(info.count, 0, {NOT_IN_CONTRACT: info.count})
                 continue
-            reasons = self._reasons(sources, name)
+            reasons = self._reasons(name)
             used = reasons.pop('', 0)
             missing = info.count - used - sum(reasons.values())
             if missing > 0:
@@ -53,35 +76,39 @@ class Ledger:
             found[name] = _entry(used + sum(reasons.values()), used, reasons)
         return found
 
-    def _reasons(self, sources: BagSources, topic: str) -> Counter[str]:
-        """Count the messages of a topic by reason; '' is for those that were used."""
+    def _reasons(self, topic: str) -> Counter[str]:
+        """Count the messages of a topic by reason; '' is for those that were used.
+
+        The first reason that applies counts.
+        """
+        sources = self._sources
         index = sources.index.get(topic)
         if index is None:
             return Counter()
-        excluded = dict(self.damaged)
-        for stream, ordinals in sources.excluded.items():
-            if sources.topic_of(stream) == topic:
-                excluded.update(ordinals)
-        stamps = index.stamps_ns(sources.contract.clock)
-        kept = set(sources.times(topic)[1].tolist())
-        spans = (
-            (STORED, _inside(stamps, self.stored)),
-            (LEFT_OUT, _inside(stamps, self.left_out)),
-            (NOT_NEWEST, _inside(stamps, self.converted)),
-        )
+        fate = self._fate[topic]
+        left = np.ones(len(index), bool)
         counts: Counter[str] = Counter()
-        for row, ordinal in enumerate(index.ordinals.tolist()):
-            if ordinal in self.used:
-                reason = ''
-            elif ordinal in excluded:
-                reason = _short(excluded[ordinal])
-            elif ordinal not in kept:
-                reason = DUPLICATE
-            elif ordinal in self.at_dropped_ticks:
-                reason = DROPPED
-            else:
-                reason = next((text for text, inside in spans if inside[row]), OUTSIDE)
-            counts[reason] += 1
+
+        def count(reason: str, applies: NDArray[np.bool_]) -> None:
+            counts[reason] += int(np.count_nonzero(left & applies))
+            left[applies] = False
+
+        count('', (fate & _USED) > 0)
+        excluded = {**self.damaged, **sources.excluded_of(topic)}
+        if excluded:
+            for row in np.flatnonzero(left & np.isin(index.ordinals, list(excluded))).tolist():
+                counts[_short(excluded[int(index.ordinals[row])])] += 1
+                left[row] = False
+        count(DUPLICATE, ~np.isin(index.ordinals, sources.times(topic)[1]))
+        count(DROPPED, (fate & _DROPPED) > 0)
+        stamps = index.stamps_ns(sources.contract.clock)
+        for reason, segments in (
+            (STORED, self.stored),
+            (LEFT_OUT, self.left_out),
+            (NOT_NEWEST, self.converted),
+        ):
+            count(reason, _inside(stamps, segments))
+        count(OUTSIDE, left.copy())
         return counts
 
 
@@ -111,12 +138,14 @@ def _entry(read: int, used: int, skipped: dict[str, int]) -> dict[str, Any]:
     }
 
 
-def _inside(stamps: np.ndarray, segments: Sequence[Segment]) -> np.ndarray:
+def _inside(stamps: Ints, segments: Sequence[Segment]) -> NDArray[np.bool_]:
     """Return (N,) True where a stamp lies within one of the segments."""
-    inside = np.zeros(len(stamps), bool)
-    for segment in segments:
-        inside |= (stamps >= segment.start_ns) & (stamps <= segment.stop_ns)
-    return inside
+    if not segments:
+        return np.zeros(len(stamps), bool)
+    bounds = np.array(sorted((each.start_ns, each.stop_ns) for each in segments), np.int64)
+    begun = np.searchsorted(bounds[:, 0], stamps, side='right')  # how many segments before it
+    latest = np.concatenate([[np.iinfo(np.int64).min], np.maximum.accumulate(bounds[:, 1])])
+    return stamps <= latest[begun]
 
 
 def _short(reason: str) -> str:

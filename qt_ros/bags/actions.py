@@ -12,15 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qt_ros.bags.ticks import Tick
-from qt_ros.commands import action_from_targets, initial_targets
+from qt_ros.bags.ticks import Ticks
+from qt_ros.commands import HasState, initial_targets
 from qt_ros.contract import Contract
-from qt_ros.observation import Observation
 
 
 @dataclass(frozen=True)
@@ -39,37 +37,36 @@ class Commands:
 
 @dataclass(frozen=True)
 class Actions:
-    """`targets` (T+1, A): before the first tick and at the end of each; `used`: ordinals."""
+    """`targets` (T+1, A): before the first tick and at the end of each; `used`: ordinals (U,)."""
 
     targets: NDArray[np.float64]
-    used: frozenset[int]
+    used: NDArray[np.int64]
 
 
 def targets_of(
     contract: Contract,
-    ticks: Sequence[Tick],
+    ticks: Ticks,
     commands: Sequence[Commands],
-    first: Observation,
+    first: HasState,
     episode_start_ns: int,
 ) -> Actions:
     """Return the commanded values; NaN where nothing is known yet. `first` is o_0."""
     initial = initial_targets(contract, first)
     targets = np.repeat(initial[None, :], len(ticks) + 1, axis=0)
-    ends = np.array([tick.end_ns for tick in ticks], dtype=np.int64)
-    used: set[int] = set()
+    used: list[NDArray[np.int64]] = [np.zeros(0, np.int64)]
     for topic in commands:
         width = topic.columns.stop - topic.columns.start
         for index in range(width):
             column = topic.columns.start + index
             measured = np.isfinite(initial[column])
-            since_ns = ticks[0].t_ns if measured else episode_start_ns
+            since_ns = int(ticks.t_ns[0]) if measured else episode_start_ns
             given = np.isfinite(topic.targets[:, index]) & (topic.stamps_ns >= since_ns)
             stamps, values = topic.stamps_ns[given], topic.targets[given, index]
-            chosen = np.searchsorted(stamps, ends, side='right') - 1
+            chosen = np.searchsorted(stamps, ticks.end_ns, side='right') - 1
             known = chosen >= 0
             targets[1:, column][known] = values[chosen[known]]
-            used.update(topic.ordinals[given][np.unique(chosen[known])].tolist())
-    return Actions(targets, frozenset(used))
+            used.append(topic.ordinals[given][np.unique(chosen[known])])
+    return Actions(targets, np.unique(np.concatenate(used)))
 
 
 def departures(
@@ -90,11 +87,9 @@ def departures(
 
 
 def commanded_actions(contract: Contract, targets: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return (T, A) from targets (T+1, A)."""
-    rows = [
-        action_from_targets(contract, target, previous) for previous, target in pairwise(targets)
-    ]
-    return np.array(rows).reshape(len(rows), targets.shape[1])
+    """Return (T, A) from targets (T+1, A): `commands.action_from_targets` of each pair of rows."""
+    delta = np.array([dim.mode == 'delta' for dim in contract.action_dims], dtype=bool)
+    return np.where(delta, targets[1:] - targets[:-1], targets[1:])
 
 
 def next_state_targets(contract: Contract, states: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -118,10 +113,11 @@ def columns_of(contract: Contract):
         start += len(topic.dims)
 
 
-def has_command(tick: Tick, commands: Sequence[Commands]) -> bool:
-    """Return True if a command was sent in (t_k, end of the tick]."""
+def has_command(ticks: Ticks, commands: Sequence[Commands]) -> bool:
+    """Return True if a command was sent in (t_k, end of the tick] of the last tick."""
+    bounds = [ticks.t_ns[-1], ticks.end_ns[-1]]
     for topic in commands:
-        low, high = np.searchsorted(topic.stamps_ns, [tick.t_ns, tick.end_ns], side='right')
+        low, high = np.searchsorted(topic.stamps_ns, bounds, side='right')
         if high > low:
             return True
     return False

@@ -11,16 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qt_ros.bags.accounting import Ledger
-from qt_ros.bags.actions import (
-    Commands,
-    columns_of,
-    departures,
-)
+from qt_ros.bags.actions import Commands, columns_of, departures
 from qt_ros.bags.events import first_message_ns, read_events, read_steps
 from qt_ros.bags.labelling import apply_labels
 from qt_ros.bags.labels import Label
 from qt_ros.bags.observing import (
+    Numbers,
     Unusable,
+    read_numbers,
+    state_numbers,
     unusable_messages,
 )
 from qt_ros.bags.reader import BagReader
@@ -33,12 +32,13 @@ from qt_ros.bags.segments import (
     one_per_bag,
 )
 from qt_ros.bags.sources import BagSources
-from qt_ros.bags.ticks import Step, Tick, TickPlan, plan_ticks
-from qt_ros.bags.types import deserialize
+from qt_ros.bags.ticks import Step, TickPlan, Ticks, plan_ticks
 from qt_ros.commands import decode_command
-from qt_ros.contract import Contract, Episodes
+from qt_ros.contract import ActionTopic, Contract, Episodes
 from qt_ros.episode import Episode
 from qt_ros.errors import BagError, QtRosError
+
+Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,7 @@ class Built:
     """An episode with what its report needs."""
 
     episode: Episode
-    ticks: tuple[Tick, ...]  # one a row
-    declared: int  # rows whose samples the policy declared
+    ticks: Ticks  # one a row
 
 
 @dataclass
@@ -56,8 +55,8 @@ class SegmentResult:
 
     segment: Segment
     built: list[Built] = field(default_factory=list)
-    used: set[int] = field(default_factory=set)
-    planned: set[int] = field(default_factory=set)
+    used: list[Ints] = field(default_factory=list)  # ordinals, of rows and of their commands
+    planned: list[Ints] = field(default_factory=list)  # of all ticks, also those without a row
     leading: int = 0
     in_gaps: int = 0
     without_command: int = 0  # at the front (nothing to start from) and at the end
@@ -79,8 +78,9 @@ class BagConversion:
         self.problems: list[str] = []
         labels = [label for label in labels if label.about(self.path)]
         self.sources = BagSources(_with_events_if_needed(contract, bag, labels), bag)
-        self.ledger = Ledger()
-        self._sampler = self.sources.sampler()
+        self.problems += self.sources.problems
+        self.ledger = Ledger(self.sources)
+        self._streams = self.sources.stream_times()
         self._covered = self.sources.covered()
         self._steps = read_steps(self.sources, self.problems)
         found = self._segmentation(labels)
@@ -94,7 +94,7 @@ class BagConversion:
         """Plan the ticks of a segment with what is known to be usable so far."""
         return plan_ticks(
             self.contract,
-            self._sampler,
+            self._streams,
             self._covered,
             segment,
             [step for _, step in self._steps_of(segment)],
@@ -113,32 +113,31 @@ class BagConversion:
 
         When a message turns out to be unusable, the segment is planned again without it.
         """
+        result = self.rehearse(segment, handle)
+        self._note(result)
+        return result
+
+    def rehearse(
+        self, segment: Segment, handle: Callable[[Episode], None] | None = None
+    ) -> SegmentResult:
+        """Build the episodes of a segment as `convert` does, but enter nothing as used."""
         while True:
             try:
                 result = self._build(segment)
                 if handle is not None:
                     for built in result.built:
                         handle(built.episode)
-                break
+                return result
             except Unusable as exc:
                 self._exclude(exc)
-        self._note(result)
-        return result
-
-    def disorder(self) -> dict[str, dict[str, int]]:
-        """Return {stream: {backwards, duplicates}}: stamps out of order, and equal ones."""
-        return {
-            name: {'backwards': stream.backwards, 'duplicates': stream.duplicates}
-            for name, stream in self._sampler.streams.items()
-        }
 
     def _segmentation(self, labels: Sequence[Label]) -> Segmentation:
         mode = self.contract.episodes.mode
-        stamps = [stamps for stamps, _ in self.sources.stream_times().values()]
+        stamps = [stamps for stamps, _ in self._streams.values()]
         end_ns = max(int(each[-1]) for each in stamps)
         if mode == 'events':
             events = read_events(self.sources, self.problems)
-            self.ledger.used.update(ordinal for ordinal, _ in events)
+            self.ledger.use(_ordinals(events))
             found = by_events([event for _, event in events], end_ns)
         elif mode == 'time_gap':
             found = by_time_gap(self.path.stem, stamps, float(self.contract.episodes.gap_s or 0))
@@ -162,25 +161,27 @@ class BagConversion:
         """Find every unusable message of that stream, so that one more plan is enough."""
         known = self.sources.excluded[damage.stream]
         _, ordinals = self.sources.times(self.sources.topic_of(damage.stream), known)
-        found = unusable_messages(self.bag, self.contract, damage.stream, ordinals.tolist())
+        found = unusable_messages(self.bag, self.contract, damage.stream, ordinals)
         found.setdefault(damage.ordinal, damage.reason)
         known.update(found)
         self.problems.append(
             f'{damage.stream}: {len(found)} of {len(ordinals)} messages cannot be used'
             f' ({damage.reason})'
         )
-        self._sampler = self.sources.sampler()
+        self._streams = self.sources.stream_times()
         self._covered = self.sources.covered()
 
     def _note(self, result: SegmentResult) -> None:
         """Enter what was used into the ledger, and what was lost into the problems."""
         who = f'episode {result.segment.episode_id!r}'
         ledger = self.ledger
-        ledger.used |= result.used
-        ledger.at_dropped_ticks |= result.planned
+        for ordinals in result.used:
+            ledger.use(ordinals)
+        for ordinals in result.planned:
+            ledger.drop(ordinals)
         (ledger.converted if result.built else ledger.left_out).append(result.segment)
         if result.built:
-            ledger.used.update(ordinal for ordinal, _ in self._steps_of(result.segment))
+            ledger.use(_ordinals(self._steps_of(result.segment)))
         if not result.built:
             self.problems.append(
                 f'{who} gives no row: {result.total} ticks, of which {result.leading} before every'
@@ -208,25 +209,69 @@ class BagConversion:
             undeclared=plan.undeclared,
             total=plan.total,
         )
-        commands = self._commands(segment)
-        for name, part in zip(self.names(segment, plan), plan.parts, strict=False):
-            rows = Rows(self.contract, self.bag, part, commands, segment)
-            for tick in part.ticks:
-                result.planned.update(sample.item for sample in tick.samples.values())
+        states, commands = self._read(segment, [part.ticks for part in plan.parts])
+        for name, part, measured in zip(
+            self.names(segment, plan), plan.parts, states, strict=False
+        ):
+            rows = Rows(self.contract, part.ticks, measured, commands, segment)
+            result.planned += part.ticks.ordinals.values()
             result.without_command += len(part.ticks) - len(rows.ticks)
-            if not rows.ticks:
+            if not len(rows.ticks):
                 continue
-            result.used |= rows.used
-            episode = rows.episode(name, self.uri, part.complete)
-            declared = sum(tick.declared for tick in rows.ticks)
-            result.built.append(Built(episode, tuple(rows.ticks), declared))
+            result.used += [rows.used, *rows.ticks.ordinals.values()]
+            episode = rows.episode(name, self.uri, part.complete, self.bag)
+            result.built.append(Built(episode, rows.ticks))
         return result
 
-    def _commands(self, segment: Segment) -> list[Commands]:
-        """Decode the commands of an episode; those that do not decode are reported."""
+    def _read(
+        self, segment: Segment, parts: Sequence[Ticks]
+    ) -> tuple[list[NDArray[np.float32]], list[Commands]]:
+        """Return the states (T, S) of each part, and the commands of the segment, in one pass."""
+        spans = self._command_times(segment)
+        wanted = [
+            state_numbers(
+                stream,
+                self.sources.topic_of(stream.stream),
+                np.concatenate(
+                    [np.zeros(0, np.int64), *(part.ordinals[stream.stream] for part in parts)]
+                ),
+            )
+            for stream in self.contract.state
+        ]
+        wanted += [self._command_numbers(*span) for span in spans]
+        found = read_numbers(self.bag, wanted)
+        cuts = np.cumsum([len(part) for part in parts])
+        measured = np.concatenate(
+            [np.zeros((int(cuts[-1]) if parts else 0, 0)), *found[: len(self.contract.state)]], 1
+        ).astype(np.float32)
+        states = np.split(measured, cuts[:-1]) if parts else []
+        commands = []
+        for (action, stamps, ordinals), targets in zip(
+            spans, found[len(self.contract.state) :], strict=True
+        ):
+            some = np.isfinite(targets).any(axis=1)
+            columns = next(where for topic, where in columns_of(self.contract) if topic is action)
+            commands.append(Commands(stamps[some], ordinals[some], targets[some], columns))
+        return states, commands
+
+    def _command_numbers(self, action: ActionTopic, stamps: Ints, ordinals: Ints) -> Numbers:
+        """Return how to read the commands of a topic; those that do not decode are reported."""
+
+        def refuse(ordinal: int, error: QtRosError) -> None:
+            self.problems.append(str(error))
+            self.ledger.damaged[ordinal] = str(error)
+
+        def decode(message: Any) -> NDArray[np.float64]:
+            return decode_command(action, message)
+
+        name = self.sources.names[action.topic or '']
+        return Numbers(name, ordinals, len(action.dims), decode, refuse)
+
+    def _command_times(self, segment: Segment) -> list[tuple[ActionTopic, Ints, Ints]]:
+        """Return the stamps and ordinals of a segment's commands, per topic that the bag has."""
         found = []
         sent_ns = sorted(s.command_ns for _, s in self._steps_of(segment) if s.command_ns)
-        for action, columns in columns_of(self.contract):
+        for action in self.contract.action:
             name = self.sources.names.get(action.topic or '')
             if name is None:
                 continue
@@ -236,18 +281,12 @@ class BagConversion:
             stamps, ordinals = stamps[low:high], ordinals[low:high]
             if self.sources.by_arrival(name):
                 stamps = departures(stamps, sent_ns, self.contract.period_ns // 2)
-            targets = np.full((len(stamps), columns.stop - columns.start), np.nan)
-            row_of = {ordinal: row for row, ordinal in enumerate(ordinals.tolist())}
-            for topic, _, data, ordinal in self.bag.fetch(row_of):
-                try:
-                    message = deserialize(self.bag.topics[topic], data, topic)
-                    targets[row_of[ordinal]] = decode_command(action, message)
-                except QtRosError as exc:
-                    self.problems.append(str(exc))
-                    self.ledger.damaged[ordinal] = str(exc)
-            some = np.isfinite(targets).any(axis=1)
-            found.append(Commands(stamps[some], ordinals[some], targets[some], columns))
+            found.append((action, stamps, ordinals))
         return found
+
+
+def _ordinals(pairs: Sequence[tuple[int, Any]]) -> Ints:
+    return np.array([ordinal for ordinal, _ in pairs], dtype=np.int64)
 
 
 def _with_events_if_needed(
@@ -280,13 +319,14 @@ def describe(built: Built) -> dict[str, Any]:
         'outcome': episode.outcome,
         'source': episode.source,
         'rows': len(episode),
-        'declared_ticks': built.declared,
+        'declared_ticks': len(built.ticks.steps),
     }
 
 
 def light(episode: Episode) -> Episode:
     """Return the episode without access to its images, small enough to hand between processes."""
-    return replace(episode, images={camera: _no_frames for camera in episode.images})
+    images = {camera: _no_frames for camera in episode.images}
+    return replace(episode, images=images, together=None)
 
 
 def _no_frames() -> Iterator[NDArray[np.uint8]]:

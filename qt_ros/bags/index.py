@@ -1,8 +1,8 @@
 """The first pass over a bag: when each message was, without decoding any.
 
-Converting takes two passes. This one keeps three numbers a message; the plan of ticks then selects
-the messages that are used, and only those are fetched and decoded. Memory stays small however long
-the bag and large its images.
+This pass keeps three numbers, 24 bytes, a message; the plan of ticks then selects the messages
+that are used, and only those are fetched and decoded. Memory stays small however long the bag and
+large its images: an hour of two cameras at 30 Hz and joints at 200 Hz takes 23 MB.
 """
 
 from __future__ import annotations
@@ -37,6 +37,11 @@ class TopicIndex:
     def __len__(self) -> int:
         return len(self.ordinals)
 
+    @property
+    def stamped(self) -> NDArray[np.bool_]:
+        """(N,) whether a message has a header whose stamp is not zero."""
+        return (self.header_ns != NO_STAMP) & (self.header_ns != 0)
+
     def stamps_ns(self, clock: str) -> NDArray[np.int64]:
         """Return (N,) the time of each message on the contract's clock.
 
@@ -45,8 +50,8 @@ class TopicIndex:
         """
         if clock == 'log':
             return self.log_ns
-        usable = (self.header_ns != NO_STAMP) & (self.header_ns != 0)
-        return np.where(usable, self.header_ns, self.log_ns)
+        stamped = self.stamped
+        return self.header_ns if stamped.all() else np.where(stamped, self.header_ns, self.log_ns)
 
 
 def index_bag(bag: BagReader, topics: Iterable[str] | None = None) -> dict[str, TopicIndex]:
@@ -67,6 +72,6 @@ def index_bag(bag: BagReader, topics: Iterable[str] | None = None) -> dict[str, 
         column[1].append(NO_STAMP if stamp is None else stamp)
         column[2].append(ordinal)
     return {
-        topic: TopicIndex(*(np.array(values, dtype=np.int64) for values in column))
+        topic: TopicIndex(*(np.frombuffer(values, dtype=np.int64) for values in column))
         for topic, column in columns.items()
     }

@@ -1,24 +1,29 @@
-"""The second pass: fetch the messages that ticks use, and build observations, tick by tick."""
+"""The second pass: fetch the messages that ticks use, once each, and decode them.
+
+Numbers first (`read_numbers`), since they decide which rows there are; then the frames of all
+cameras together (`BagImages`), so that a chunk of the bag is read and unpacked once for them all.
+Messages are forgotten after their last use: memory holds no more than what arrived out of order.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qt_ros.bags.reader import BagReader
-from qt_ros.bags.sources import observation_streams
-from qt_ros.bags.ticks import Tick
+from qt_ros.bags.records import Record
 from qt_ros.bags.types import deserialize
-from qt_ros.contract import Camera, Contract
+from qt_ros.contract import Camera, Contract, StateStream
 from qt_ros.decoding import decode_image, decode_state
 from qt_ros.errors import BagError, QtRosError
-from qt_ros.observation import Observation, build_observation
 
 NOT_FINITE = 'not a finite number'
+Ints = NDArray[np.int64]
+Frame = NDArray[np.uint8]
 
 
 class Unusable(BagError):
@@ -31,35 +36,131 @@ class Unusable(BagError):
         self.reason = reason
 
 
-def without_cameras(contract: Contract) -> Contract:
-    """Return the contract's state part, for observing vectors only."""
-    return replace(contract, cameras=())
+@dataclass(frozen=True)
+class Numbers:
+    """What to read from the messages of one topic.
 
-
-def observe(bag: BagReader, contract: Contract, ticks: Sequence[Tick]) -> Iterator[Observation]:
-    """Yield the observation of each tick; raise `Unusable` where a message cannot be used.
-
-    Messages are read once, in storage order, and forgotten after their last tick; so memory holds
-    no more than what arrived out of order.
+    `decode` turns a message into (n,) numbers; where it cannot, `refuse` gets the ordinal and the
+    reason, and may raise.
     """
-    streams = contract.streams
-    wanted = [[tick.samples[name].item for name in streams] for tick in ticks]
-    last_use = {ordinal: row for row, ordinals in enumerate(wanted) for ordinal in ordinals}
-    messages: dict[int, Any] = {}
-    row = 0
-    for topic, _, data, ordinal in bag.fetch(last_use):
-        try:
-            messages[ordinal] = deserialize(bag.topics[topic], data, topic)
-        except BagError as exc:
-            raise Unusable(_stream_of(contract, bag, topic), ordinal, str(exc)) from exc
-        while row < len(ticks) and all(each in messages for each in wanted[row]):
-            yield _build(contract, ticks[row], messages)
-            for each in wanted[row]:
-                if last_use[each] == row:
-                    messages.pop(each, None)
-            row += 1
-    if row < len(ticks):
-        raise BagError(f'{bag.paths[0]}: messages seen in the first pass are gone in the second')
+
+    topic: str  # as the bag names it
+    ordinals: Ints  # (N,) in any order, repeated or not
+    width: int  # n
+    decode: Callable[[Any], NDArray]
+    refuse: Callable[[int, QtRosError], None]
+
+
+def state_numbers(stream: StateStream, topic: str, ordinals: Ints) -> Numbers:
+    """Return how to read a state stream; a message that does not serve it raises `Unusable`."""
+
+    def refuse(ordinal: int, error: QtRosError) -> None:
+        raise Unusable(stream.stream, ordinal, str(error)) from error
+
+    def decode(message: Any) -> NDArray:
+        return finite_state(message, stream)
+
+    return Numbers(topic, ordinals, len(stream.fields), decode, refuse)
+
+
+def finite_state(message: Any, stream: StateStream) -> NDArray[np.float32]:
+    """Decode the fields of a state stream, (n,) as an observation holds them.
+
+    Raises `QtRosError` where the message lacks one, or holds NaN, infinity or what float32 cannot.
+    """
+    decoded = decode_state(message, stream.type, stream.fields, stream.by_index)
+    with np.errstate(over='ignore'):
+        values = decoded.astype(np.float32)
+    if not np.isfinite(values).all():
+        raise BagError(NOT_FINITE)
+    return values
+
+
+def read_numbers(bag: BagReader, wanted: Sequence[Numbers]) -> list[NDArray[np.float64]]:
+    """Read several topics in one pass; return (N, n) of each, NaN where `refuse` came back."""
+    queues = [_Queue(each.ordinals) for each in wanted]
+    values = [
+        np.full((len(queue), each.width), np.nan)
+        for queue, each in zip(queues, wanted, strict=True)
+    ]
+    takers: dict[str, list[int]] = {}
+    for number, each in enumerate(wanted):
+        takers.setdefault(each.topic, []).append(number)
+    for record in bag.fetch(_all_of(queues)):
+        message, problem = _message(bag, record)
+        for number in takers[record.topic]:
+            row = queues[number].take(record.ordinal)
+            if row is None:
+                continue
+            try:
+                if problem is not None:
+                    raise problem
+                values[number][row] = wanted[number].decode(message)
+            except QtRosError as exc:
+                wanted[number].refuse(record.ordinal, exc)
+    for queue in queues:
+        queue.check_empty(bag)
+    return [rows[queue.place] for rows, queue in zip(values, queues, strict=True)]
+
+
+class BagImages(Mapping[str, Callable[[], Iterator[Frame]]]):
+    """The frames of an episode, {camera: iterator over T frames}, decoded when they are asked for.
+
+    `ordinals` {camera: (T,)} says which message each row shows. The bag is opened anew if it is
+    closed. Iterators raise `Unusable` at a frame that does not decode.
+    """
+
+    def __init__(
+        self, bag: BagReader, cameras: Sequence[Camera], ordinals: Mapping[str, Ints]
+    ) -> None:
+        self._bag = bag
+        self._topics = {camera.name: bag.resolve(camera.topic) or '' for camera in cameras}
+        self._cameras = {camera.name: camera for camera in cameras}
+        self._ordinals = dict(ordinals)
+
+    def __len__(self) -> int:
+        return len(self._cameras)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._cameras)
+
+    def __getitem__(self, camera: str) -> Callable[[], Iterator[Frame]]:
+        """Return a function that yields the T frames (H, W, 3) uint8 RGB of one camera."""
+        self._cameras[camera]
+        return lambda: (frame for _, frame in self._read([camera]))
+
+    def together(self) -> Iterator[tuple[str, Frame]]:
+        """Yield (camera, frame) of all cameras in one pass, each camera's in the order of rows."""
+        yield from self._read(list(self._cameras))
+
+    def _read(self, names: Sequence[str]) -> Iterator[tuple[str, Frame]]:
+        if self._bag.storages:
+            yield from self._frames(self._bag, names)
+            return
+        with BagReader(*self._bag.paths) as bag:
+            yield from self._frames(bag, names)
+
+    def _frames(self, bag: BagReader, names: Sequence[str]) -> Iterator[tuple[str, Frame]]:
+        rows = {name: _Rows(self._ordinals[name]) for name in names}
+        for record in bag.fetch(_all_of([each.queue for each in rows.values()])):
+            message, problem = _message(bag, record)
+            for name, waiting in rows.items():
+                if self._topics[name] != record.topic:
+                    continue
+                index = waiting.queue.take(record.ordinal)
+                if index is None:
+                    continue
+                camera = self._cameras[name]
+                try:
+                    if problem is not None:
+                        raise problem
+                    frame = decode_image(message, camera)
+                except QtRosError as exc:
+                    raise Unusable(camera.stream, record.ordinal, str(exc)) from exc
+                for ready in waiting.put(index, frame):
+                    yield name, ready
+        for waiting in rows.values():
+            waiting.queue.check_empty(bag)
 
 
 def unusable_messages(
@@ -67,65 +168,15 @@ def unusable_messages(
 ) -> dict[int, str]:
     """Try the messages of one stream; return {ordinal: why it cannot be used}."""
     found: dict[int, str] = {}
-    for topic, _, data, ordinal in bag.fetch(ordinals):
+    for record in bag.fetch(ordinals):
+        message, problem = _message(bag, record)
         try:
-            _try(contract, stream, deserialize(bag.topics[topic], data, topic))
+            if problem is not None:
+                raise problem
+            _try(contract, stream, message)
         except QtRosError as exc:
-            found[ordinal] = str(exc)
+            found[record.ordinal] = str(exc)
     return found
-
-
-class BagFrames:
-    """The frames of one camera of an episode, decoded each time they are asked for.
-
-    `ordinals` (T,) says which message each row shows. The bag is opened anew if it is closed.
-    """
-
-    def __init__(self, bag: BagReader, camera: Camera, ordinals: Sequence[int]) -> None:
-        self._bag = bag
-        self._camera = camera
-        self._ordinals = tuple(ordinals)
-
-    def __call__(self) -> Iterator[NDArray[np.uint8]]:
-        """Yield T frames (H, W, 3) uint8 RGB; raise `Unusable` at one that does not decode."""
-        if self._bag.storages:
-            yield from self._frames(self._bag)
-            return
-        with BagReader(*self._bag.paths) as bag:
-            yield from self._frames(bag)
-
-    def _frames(self, bag: BagReader) -> Iterator[NDArray[np.uint8]]:
-        camera, ordinals = self._camera, self._ordinals
-        last_use = {ordinal: row for row, ordinal in enumerate(ordinals)}
-        held: dict[int, NDArray[np.uint8]] = {}
-        row = 0
-        for topic, _, data, ordinal in bag.fetch(last_use):
-            try:
-                message = deserialize(bag.topics[topic], data, topic)
-                held[ordinal] = decode_image(message, camera)
-            except QtRosError as exc:
-                raise Unusable(camera.stream, ordinal, str(exc)) from exc
-            while row < len(ordinals) and ordinals[row] in held:
-                yield held[ordinals[row]]
-                if last_use[ordinals[row]] == row:
-                    del held[ordinals[row]]
-                row += 1
-
-
-def _build(contract: Contract, tick: Tick, messages: dict[int, Any]) -> Observation:
-    try:
-        observation = build_observation(contract, tick.t_ns, tick.samples, messages.__getitem__)
-        if np.isfinite(observation.state).all():
-            return observation
-    except QtRosError:
-        pass  # which of the streams it was is found below
-    for stream in contract.streams:
-        ordinal = tick.samples[stream].item
-        try:
-            _try(contract, stream, messages[ordinal])
-        except QtRosError as exc:
-            raise Unusable(stream, ordinal, str(exc)) from exc
-    raise BagError(f'the observation at {tick.t_ns} ns cannot be built')
 
 
 def _try(contract: Contract, stream: str, message: Any) -> None:
@@ -135,15 +186,67 @@ def _try(contract: Contract, stream: str, message: Any) -> None:
             decode_image(message, camera)
     for state in contract.state:
         if state.stream == stream:
-            values = decode_state(message, state.type, state.fields, state.by_index)
-            with np.errstate(over='ignore'):
-                finite = np.isfinite(values.astype(np.float32)).all()
-            if not finite:
-                raise BagError(NOT_FINITE)
+            finite_state(message, state)
 
 
-def _stream_of(contract: Contract, bag: BagReader, topic: str) -> str:
-    for item in observation_streams(contract):
-        if bag.resolve(item.topic) == topic:
-            return item.stream
-    raise BagError(f'{topic} feeds no stream of the contract')
+def _message(bag: BagReader, record: Record) -> tuple[Any, BagError | None]:
+    try:
+        return deserialize(bag.topics[record.topic], record.data, record.topic), None
+    except BagError as exc:
+        return None, exc
+
+
+class _Queue:
+    """The messages that somebody waits for; a bag hands them out in the order of ordinals.
+
+    `place` (N,) says where each of the N wanted ordinals stands among the different ones.
+    """
+
+    def __init__(self, ordinals: Ints) -> None:
+        self.ordinals, place = np.unique(ordinals, return_inverse=True)
+        self.place = place.reshape(-1)
+        self._next = 0
+
+    def __len__(self) -> int:
+        return len(self.ordinals)
+
+    def take(self, ordinal: int) -> int | None:
+        """Return the place of this message if it is the next one waited for."""
+        place = self._next
+        if place == len(self.ordinals) or self.ordinals[place] != ordinal:
+            return None
+        self._next += 1
+        return place
+
+    def check_empty(self, bag: BagReader) -> None:
+        """Raise `BagError` if the bag did not hand out everything."""
+        if self._next < len(self.ordinals):
+            raise BagError(
+                f'{bag.paths[0]}: messages seen in the first pass are gone in the second'
+            )
+
+
+class _Rows:
+    """Frames of one camera on their way from the order of the bag to the order of rows."""
+
+    def __init__(self, ordinals: Ints) -> None:
+        self.queue = _Queue(ordinals)
+        self._last_row = np.zeros(len(self.queue), np.int64)
+        self._last_row[self.queue.place] = np.arange(len(ordinals))
+        self._held: dict[int, Frame] = {}
+        self._row = 0
+
+    def put(self, index: int, frame: Frame) -> Iterator[Frame]:
+        """Take the frame of a message; yield those of the rows that are complete now."""
+        self._held[index] = frame
+        place = self.queue.place
+        while self._row < len(place) and (shown := int(place[self._row])) in self._held:
+            yield self._held[shown]
+            if self._last_row[shown] == self._row:
+                del self._held[shown]
+            self._row += 1
+
+
+def _all_of(queues: Sequence[_Queue]) -> Ints:
+    nothing = np.zeros(0, np.int64)
+    return np.unique(np.concatenate([nothing, *(queue.ordinals for queue in queues)]))

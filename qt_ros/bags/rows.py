@@ -1,8 +1,9 @@
-"""The rows of an episode: observations of planned ticks, and the actions that belong to them."""
+"""The rows of an episode: what was measured at planned ticks, and the actions that follow."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,56 +15,63 @@ from qt_ros.bags.actions import (
     next_state_targets,
     targets_of,
 )
-from qt_ros.bags.observing import BagFrames, observe, without_cameras
+from qt_ros.bags.observing import BagImages
 from qt_ros.bags.reader import BagReader
 from qt_ros.bags.segments import Segment
-from qt_ros.bags.ticks import Part
+from qt_ros.bags.ticks import Ticks
 from qt_ros.contract import TERMINATE, Contract
 from qt_ros.episode import Episode
-from qt_ros.observation import Observation
+
+
+@dataclass(frozen=True)
+class _Measured:
+    state: NDArray[np.float32]
 
 
 class Rows:
-    """The rows of one part; `ticks` and `observations` agree, `targets` has one row more."""
+    """The rows of one part, T of them: `ticks`, and what was measured and commanded at each.
+
+    `states` (T, S) is what the ticks of the part observed. `used` are the ordinals of the commands
+    that count.
+    """
 
     def __init__(
         self,
         contract: Contract,
-        bag: BagReader,
-        part: Part,
+        ticks: Ticks,
+        states: NDArray[np.float32],
         commands: Sequence[Commands],
         segment: Segment,
     ) -> None:
         self._contract = contract
-        self._bag = bag
         self._segment = segment
-        self.used: set[int] = set()
-        self.ticks = list(part.ticks)
-        self._observations = list(observe(bag, without_cameras(contract), self.ticks))
+        self.used: NDArray[np.int64] = np.zeros(0, np.int64)
+        self.ticks, self._states = ticks, states
         self._actions: NDArray[np.float64] = np.zeros((0, len(contract.action_dims)))
         following = None
         if any(topic.source == 'next_state' for topic in contract.action):
-            following = next_state_targets(contract, self._states())
-            self._drop_last()
-        elif self.ticks and not has_command(self.ticks[-1], commands):
-            self._drop_last()
-        while self.ticks:
+            following = next_state_targets(contract, states)
+            self._keep(slice(0, max(len(ticks) - 1, 0)))
+        elif len(ticks) and not has_command(ticks, commands):
+            self._keep(slice(0, len(ticks) - 1))
+        while len(self.ticks):
             self._actions = self._decide(commands, following)
             known = np.flatnonzero(np.isfinite(self._actions).all(axis=1))
             first = int(known[0]) if len(known) else len(self.ticks)
             if first == 0:
                 break
             # Nothing was commanded yet and nothing measures it: no action, so no row.
-            del self.ticks[:first], self._observations[:first]
+            self._keep(slice(first, len(self.ticks)))
             following = None if following is None else following[first:]
-        for tick in self.ticks:
-            self.used.update(sample.item for sample in tick.samples.values())
 
-    def episode(self, name: str, uri: str, complete: bool) -> Episode:
+    def episode(self, name: str, uri: str, complete: bool, bag: BagReader) -> Episode:
         """Return the rows as an episode; one that a gap ended has no outcome."""
-        segment, contract = self._segment, self._contract
+        segment, contract, ticks = self._segment, self._contract, self.ticks
         outcome = segment.outcome if complete else 'unknown'
         action = self._with_terminate(self._actions, outcome).astype(np.float32)
+        images = BagImages(
+            bag, contract.cameras, {c.name: ticks.ordinals[c.stream] for c in contract.cameras}
+        )
         return Episode(
             episode_id=name,
             instruction=segment.instruction,
@@ -72,43 +80,29 @@ class Rows:
             policy_id=segment.policy_id,
             bag_uri=uri,
             contract_hash=contract.hash,
-            start_stamp_ns=self.ticks[0].t_ns,
-            state=self._states(),
+            start_stamp_ns=int(ticks.t_ns[0]),
+            state=self._states,
             action=action,
             requested=self._requested(action),
             intervention=self._interventions(),
-            stamps_ns={
-                stream: np.array([each.stamps_ns[stream] for each in self._observations], np.int64)
-                for stream in contract.streams
-            },
-            valid={
-                stream: np.array([each.valid[stream] for each in self._observations], bool)
-                for stream in contract.streams
-            },
-            images={
-                camera.name: BagFrames(
-                    self._bag, camera, [tick.samples[camera.stream].item for tick in self.ticks]
-                )
-                for camera in contract.cameras
-            },
+            stamps_ns=ticks.stamps_ns,
+            valid=ticks.valid,
+            images=images,
+            together=images.together,
         )
 
-    def _states(self) -> NDArray[np.float32]:
-        size = len(self._contract.state_names)
-        return np.array([each.state for each in self._observations], np.float32).reshape(-1, size)
-
-    def _drop_last(self) -> None:
-        del self.ticks[-1:], self._observations[-1:]
+    def _keep(self, rows: slice) -> None:
+        self.ticks, self._states = self.ticks[rows], self._states[rows]
 
     def _decide(
         self, commands: Sequence[Commands], following: NDArray[np.float64] | None
     ) -> NDArray[np.float64]:
-        first: Observation = self._observations[0]
+        first = _Measured(self._states[0])
         found = targets_of(self._contract, self.ticks, commands, first, self._segment.start_ns)
         targets = found.targets
         if following is not None:
             targets = np.where(np.isnan(following), targets, following)
-        self.used = set(found.used)
+        self.used = found.used
         return commanded_actions(self._contract, targets)
 
     def _with_terminate(self, actions: NDArray[np.float64], outcome: str) -> NDArray[np.float64]:
@@ -117,25 +111,25 @@ class Rows:
             return actions
         ends = np.zeros((len(actions), 1))
         ends[-1, 0] = float(outcome == 'success')
-        for row, tick in enumerate(self.ticks):
-            if tick.step is not None and TERMINATE in tick.step.requested:
-                ends[row, 0] = tick.step.requested[TERMINATE]
+        for row, step in self.ticks.steps.items():
+            if TERMINATE in step.requested:
+                ends[row, 0] = step.requested[TERMINATE]
         return np.concatenate([actions, ends], axis=1)
 
     def _requested(self, action: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return what the policy asked for before limits; `action` where nobody asked."""
         requested = action.copy()
-        for row, tick in enumerate(self.ticks):
-            if tick.step is None or tick.step.late:
+        for row, step in self.ticks.steps.items():
+            if step.late:
                 continue
             for column, dim in enumerate(self._contract.dims):
-                value = tick.step.requested.get(dim.name, np.nan)
+                value = step.requested.get(dim.name, np.nan)
                 if np.isfinite(value):
                     requested[row, column] = value
         return requested
 
     def _interventions(self) -> NDArray[np.bool_]:
-        times = np.array([tick.t_ns for tick in self.ticks], np.int64)
+        times = self.ticks.t_ns
         found = np.zeros(len(times), bool)
         for start_ns, stop_ns in self._segment.interventions:
             found |= (times >= start_ns) & (times < stop_ns)

@@ -7,18 +7,16 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
+from qt_ros.bags.clocks import disagreement, place_unstamped
 from qt_ros.bags.index import index_bag
 from qt_ros.bags.reader import BagReader
 from qt_ros.bags.records import CDR
-from qt_ros.bags.ticks import coverage
+from qt_ros.bags.ticks import Times, coverage
 from qt_ros.bags.types import why_unreadable
 from qt_ros.contract import Camera, Contract, StateStream
 from qt_ros.errors import BagError
-from qt_ros.observation import ObservationSampler
 
 POLICY_STEP = 'q_transformer_ros/msg/PolicyStep'
-
-Times = tuple[NDArray[np.int64], NDArray[np.int64]]  # sorted stamps [ns], ordinals
 
 
 class BagSources:
@@ -36,28 +34,44 @@ class BagSources:
         self.index = index_bag(bag, [*self.names.values(), *self.step_topics])
         self.excluded: dict[str, dict[int, str]] = {name: {} for name in contract.streams}
         self._topic_of = {s.stream: self.names[s.topic] for s in observation_streams(contract)}
+        self.problems = self._settle_clock()
         feeding = dict.fromkeys(self._topic_of.values())
         silent = [name for name in feeding if name not in self.index]
         if silent:
             raise BagError(_no_messages(bag, silent))
 
+    def _settle_clock(self) -> list[str]:
+        """Bring every message onto the contract's clock; say what was odd about the clocks."""
+        if self.contract.clock == 'log':
+            self._by_arrival = set(self.index)
+            return []
+        self._by_arrival = {name for name, each in self.index.items() if not each.stamped.any()}
+        observed = dict.fromkeys(self._topic_of.values())
+        commanded = [self.names.get(action.topic or '', '') for action in self.contract.action]
+        apart = disagreement(self.index, [*observed, *commanded])
+        self.index, placed = place_unstamped(self.index, [*observed, *commanded])
+        return [*apart, *placed]
+
     def topic_of(self, stream: str) -> str:
         """Return the bag's name of the topic that feeds a stream."""
         return self._topic_of[stream]
+
+    def excluded_of(self, topic: str) -> dict[int, str]:
+        """Return {ordinal: reason} of the unusable messages of a topic."""
+        found: dict[int, str] = {}
+        for stream, ordinals in self.excluded.items():
+            if self._topic_of[stream] == topic:
+                found.update(ordinals)
+        return found
 
     def times(self, topic: str, without: Iterable[int] = ()) -> Times:
         """Return sorted stamps and ordinals of a topic; of equal stamps the later arrival stays.
 
         The same rule as `streams.Stream.add`.
         """
-        index = self.index.get(topic)
-        if index is None:
-            return np.zeros(0, np.int64), np.zeros(0, np.int64)
-        stamps, ordinals = index.stamps_ns(self.contract.clock), index.ordinals
-        left_out = np.fromiter(without, np.int64)
-        if len(left_out):
-            keep = ~np.isin(ordinals, left_out)
-            stamps, ordinals = stamps[keep], ordinals[keep]
+        stamps, ordinals = self._arrivals(topic, without)
+        if (stamps[1:] > stamps[:-1]).all():
+            return stamps, ordinals  # as they are: no second copy of a long recording
         order = np.argsort(stamps, kind='stable')
         stamps, ordinals = stamps[order], ordinals[order]
         last = np.append(stamps[1:] != stamps[:-1], True) if len(stamps) else np.zeros(0, bool)
@@ -65,10 +79,7 @@ class BagSources:
 
     def by_arrival(self, topic: str) -> bool:
         """Say whether a topic's messages are known by their log times, for want of a header."""
-        index = self.index.get(topic)
-        return index is not None and bool(
-            (index.stamps_ns(self.contract.clock) == index.log_ns).all()
-        )
+        return topic in self._by_arrival
 
     def stream_times(self) -> dict[str, Times]:
         """Return the usable samples of each observation stream."""
@@ -77,18 +88,30 @@ class BagSources:
             for stream, topic in self._topic_of.items()
         }
 
-    def sampler(self) -> ObservationSampler:
-        """Return the live node's sampler, filled with the bag's ordinals in place of messages."""
-        sampler = ObservationSampler(self.contract)
+    def disorder(self) -> dict[str, dict[str, int]]:
+        """Return {stream: {backwards, duplicates}}, counted as `streams.Stream` does live."""
+        found = {}
         for stream, topic in self._topic_of.items():
-            add, excluded = sampler.streams[stream].add, self.excluded[stream]
-            index = self.index[topic]
-            stamps = index.stamps_ns(self.contract.clock).tolist()
-            # In recorded order, as the live node gets them.
-            for stamp_ns, ordinal in zip(stamps, index.ordinals.tolist(), strict=True):
-                if ordinal not in excluded:
-                    add(stamp_ns, ordinal)
-        return sampler
+            stamps, _ = self._arrivals(topic, self.excluded[stream])
+            newest = np.maximum.accumulate(stamps)
+            once = len(self.times(topic, self.excluded[stream])[0])
+            found[stream] = {
+                'backwards': int(np.count_nonzero(stamps[1:] < newest[:-1])),
+                'duplicates': len(stamps) - once,
+            }
+        return found
+
+    def _arrivals(self, topic: str, without: Iterable[int]) -> Times:
+        """Return stamps and ordinals of a topic as they were recorded."""
+        index = self.index.get(topic)
+        if index is None:
+            return np.zeros(0, np.int64), np.zeros(0, np.int64)
+        stamps, ordinals = index.stamps_ns(self.contract.clock), index.ordinals
+        left_out = np.fromiter(without, np.int64)
+        if len(left_out):
+            keep = ~np.isin(ordinals, left_out)
+            stamps, ordinals = stamps[keep], ordinals[keep]
+        return stamps, ordinals
 
     def covered(self) -> NDArray[np.int64]:
         """Return the times at which every stream has a sample within `max_gap_s`, (N, 2) [ns]."""

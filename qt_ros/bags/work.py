@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from qt_ros.bags.accounting import nothing_used
 from qt_ros.bags.ages import Ages
 from qt_ros.bags.episodes import BagConversion, Built, describe, light
@@ -102,15 +100,12 @@ def _fill(task: BagTask, bag: BagReader, result: BagResult) -> None:
     report['result'] = 'converted' if built else 'already there' if report['stored'] else 'failed'
     report['episodes'] = [describe(each) for each in built]
     report['problems'] = list(dict.fromkeys([*bag.problems, *conversion.problems]))
-    report['topics'] = conversion.ledger.topics(conversion.sources)
-    report['streams'] = conversion.disorder()
+    report['topics'] = conversion.ledger.topics()
+    report['streams'] = conversion.sources.disorder()
     for stream in task.contract.streams:
         ages = result.ages[stream] = Ages()
         for each in built:
-            ages.add(
-                np.array([tick.samples[stream].age_ns for tick in each.ticks], np.int64),
-                each.episode.valid[stream],
-            )
+            ages.add(each.ticks.ages_ns(stream), each.ticks.valid[stream])
 
 
 def _encoder(

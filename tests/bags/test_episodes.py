@@ -13,7 +13,6 @@ from qt_ros.bags.episodes import BagConversion, episodes_of
 from qt_ros.bags.reader import BagReader
 from qt_ros.episode import Episode
 from qt_ros.errors import BagError
-from qt_ros.observation import ObservationSampler
 
 
 def one(bag: Bag, path: Path, storage: str = 'mcap', **changes: str) -> Episode:
@@ -185,8 +184,8 @@ def test_of_two_equal_stamps_the_later_arrival_counts(tmp_path: Path) -> None:
     with BagReader(bag.write(tmp_path / 'bag')) as reader:
         conversion = BagConversion(contract(), reader)
         result = conversion.convert(conversion.segments[0])
-        assert conversion.disorder()['joints'] == {'backwards': 1, 'duplicates': 2}
-        account = conversion.ledger.topics(conversion.sources)['/joint_states']
+        assert conversion.sources.disorder()['joints'] == {'backwards': 1, 'duplicates': 2}
+        account = conversion.ledger.topics()['/joint_states']
     assert result.built[0].episode.state[3, 0] == 42.0
     assert account['skipped']['same stamp as a later message'] == 2
     assert account['read'] == account['used'] + sum(account['skipped'].values())
@@ -208,7 +207,7 @@ def test_damaged_and_partial_messages_are_passed_over(tmp_path: Path) -> None:
         result = conversion.convert(
             conversion.segments[0], lambda e: frames.update(front=list(e.images['front']()))
         )
-        account = conversion.ledger.topics(conversion.sources)
+        account = conversion.ledger.topics()
     episode = result.built[0].episode
     assert len(episode) == len(frames['front']) == 10
     assert stamps_ms(episode, 'joints')[6:8] == [580, 680]
@@ -332,13 +331,6 @@ def test_a_stray_stamp_years_away_costs_nothing(tmp_path: Path) -> None:
     whole = contract(**{'{events: /episode/events}': 'one_per_bag'})
     episodes = list(episodes_of(bag.write(tmp_path / 'bag'), whole))
     assert sum(len(each) for each in episodes) == pytest.approx(10, abs=1)
-
-
-def test_the_plan_is_made_with_the_live_nodes_sampler(tmp_path: Path) -> None:
-    with BagReader(steady().write(tmp_path / 'bag')) as reader:
-        sampler = BagConversion(contract(), reader).sources.sampler()
-        assert isinstance(sampler, ObservationSampler)
-        assert len(sampler.streams['joints']) == 53
 
 
 def test_images_can_be_read_after_the_bag_was_closed(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from policy_rig import CONTRACT
 
 from qt_ros.bags.actions import Commands, columns_of, commanded_actions, targets_of
-from qt_ros.bags.ticks import Tick as BagTick
+from qt_ros.bags.ticks import Ticks, tick_times
 from qt_ros.contract import Contract
 from qt_ros.errors import QtRosError
 from qt_ros.nodes.control.loop import ControlLoop
@@ -375,10 +375,10 @@ def test_round_trip_and_limits_hold_however_time_goes(
     contract = rig.contract
     t0_ns = rig.records[0].tick.t_ns - contract.tick_ns(0, rig.records[0].tick.step)
     last = rig.records[-1].tick.step
-    ticks = [
-        BagTick(k, contract.tick_ns(t0_ns, k), contract.tick_ns(t0_ns, k + 1), {})
-        for k in range(last + 1)
-    ]
+    numbers = np.arange(last + 1)
+    ticks = Ticks(
+        numbers, tick_times(contract, t0_ns, numbers), tick_times(contract, t0_ns, numbers + 1)
+    )
     stamps = np.array([stamp for stamp, _ in rig.sent], dtype=np.int64)
     values = np.array([targets for _, targets in rig.sent]).reshape(-1, 3)
     commands = [

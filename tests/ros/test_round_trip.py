@@ -31,7 +31,7 @@ def test_actions_come_back_from_the_recording_as_they_were_sent(ros_domain: int,
         result, bag = client.record(instruction='do it', max_duration_s=5.0)
         client.until(lambda: len(steps) >= result.steps, what='every step')
     built, _ = policy_rig.converted(bag)
-    rows = {tick.number: row for row, tick in enumerate(built.ticks)}
+    rows = {number: row for row, number in enumerate(built.ticks.numbers.tolist())}
     sent = [step for step in steps if len(step.sent)]
     assert len(sent) == result.steps > 40
     assert any(any(step.limited) for step in sent)
