@@ -1,4 +1,5 @@
-"""Decode messages by the definitions that their bag carries, else by ours, else by ROS's own.
+"""Decode messages by the definitions that their bag carries, else by those of the installed ROS,
+else by the built-in ones.
 
 Generating the code for a type takes tens of milliseconds, so generated types are kept for the life
 of the process and shared by all bags whose definitions agree. Definitions that disagree (an edited
@@ -8,15 +9,24 @@ message, a bag from another distribution) never meet: each goes to a type store 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import lru_cache, partial
 from typing import Any
 
 from rosbags.interfaces import Nodetype
 from rosbags.serde import SerdeError
-from rosbags.typesys import Stores, TypesysError, get_types_from_idl, get_types_from_msg
+from rosbags.typesys import Stores, TypesysError, get_types_from_msg
 from rosbags.typesys import get_typestore as rosbags_store
 from rosbags.typesys.store import Typestore
 
+from qt_ros.bags.definitions import (
+    NO_FIELD,
+    DefinitionError,
+    complete,
+    installed_definition,
+    nested_type,
+    parse_definition,
+)
 from qt_ros.bags.records import CDR, ENCODINGS, ROS1, TopicInfo
 from qt_ros.errors import BagError
 from qt_ros.message_types import CAMERA_TYPES, STATE_TYPES
@@ -24,10 +34,21 @@ from qt_ros.resources import resource
 
 HEADER = 'std_msgs/msg/Header'
 OUR_PACKAGE = 'q_transformer_ros'
-NO_FIELD = 'structure_needs_at_least_one_member'  # how an empty message is written
-MAX_ENTRIES = 10_000  # of a fixed array of texts or messages
-MAX_NESTING = 50
 MAX_TAIL = 32  # bytes behind the end of a message that are put up with
+
+_ENCAPSULATIONS = {
+    bytes((0, number)): f'{name}, {order} endian'
+    for first, name in (
+        (0x02, 'PL_CDR'),
+        (0x06, 'XCDR2'),
+        (0x08, 'XCDR2 with delimiters'),
+        (0x0A, 'PL_CDR2'),
+        (0x10, 'XCDR2'),
+        (0x12, 'PL_CDR2'),
+        (0x14, 'XCDR2 with delimiters'),
+    )
+    for number, order in ((first, 'big'), (first + 1, 'little'))
+}
 
 Decode = Callable[[bytes], Any]
 
@@ -72,6 +93,12 @@ def deserialize(info: TopicInfo, data: bytes, topic: str = '') -> Any:
         # Some tools write definitions that do not match their messages; ROS's own may.
         decoders.append(_decoder(info.type, CDR, '', ''))
     problem: Exception | None = None
+    if info.encoding == CDR and bytes(data[:2]) in _ENCAPSULATIONS:
+        raise BagError(
+            f'{topic or info.type}: messages are serialised as {_ENCAPSULATIONS[bytes(data[:2])]}'
+            f' (encapsulation {data[0]:02x} {data[1]:02x}), expected plain CDR (00 00 or 00 01);'
+            ' record them with the default settings of the ROS middleware'
+        )
     decoders += [partial(_without_tail, each) for each in decoders]
     for decode in decoders:
         try:
@@ -106,7 +133,7 @@ def why_unreadable(info: TopicInfo) -> str:
             ' ROS 2 or convert the recording to CDR'
         )
     try:
-        _store_of(info.type, info.definition, info.definition_format)
+        _store_of(info.type, info.encoding, info.definition, info.definition_format)
     except BagError as exc:
         return str(exc)
     return ''
@@ -116,84 +143,85 @@ def begins_with_header(info: TopicInfo) -> bool:
     """Return True if the type's first field is a std_msgs/Header."""
     if why_unreadable(info):
         return False
-    store = _store_of(info.type, info.definition, info.definition_format)
+    store = _store_of(info.type, info.encoding, info.definition, info.definition_format)
     fields = store.fielddefs[info.type][1]
     return bool(fields) and fields[0][1] == (Nodetype.NAME, HEADER)
 
 
 @lru_cache(maxsize=512)
 def _decoder(kind: str, encoding: str, definition: str, form: str) -> Decode:
-    store = _store_of(kind, definition, form)
+    store = _store_of(kind, encoding, definition, form)
     if encoding == ROS1:
         return lambda data: store.deserialize_ros1(data, kind)
     return lambda data: store.deserialize_cdr(data, kind)
 
 
 @lru_cache(maxsize=512)
-def _store_of(kind: str, definition: str, form: str) -> Typestore:
-    """Return a store that knows `kind`; raise `BagError` if nothing defines it."""
+def _store_of(kind: str, encoding: str, definition: str, form: str) -> Typestore:
+    """Return a store that knows `kind`; raise `BagError` if nothing defines it.
+
+    The recording's own definition comes first, then that of the installed ROS, then ours. ROS 1
+    has other headers: its messages are never read by a definition of ROS 2.
+    """
+    ros1 = encoding == ROS1
+    reason = 'carries no definition of it'
     if definition.strip():
-        store = _store_for(kind, definition, form)
-        if store is not None:
-            return store
-    if form == 'ros1msg':
-        builtin = rosbags_store(Stores.ROS1_NOETIC)
-        if kind in builtin.fielddefs:
-            return builtin
-    for known in (own_types(), standard_types()):
-        if kind in known.fielddefs:
-            return known
+        try:
+            return _store_for(kind, definition, form, ros1)
+        except DefinitionError as exc:
+            reason = f'carries an unusable definition ({exc})'
+    if ros1:
+        if kind in ros1_types().fielddefs:
+            return ros1_types()
+    else:
+        installed = installed_definition(kind)
+        if installed is not None:
+            with suppress(DefinitionError):
+                return _store_for(kind, *installed, ros1)
+        if kind in own_types().fielddefs:
+            return own_types()
+    if '/srv/' in kind or '/action/' in kind:
+        raise BagError(f'{kind} belongs to a service or an action; such topics are left alone')
     raise BagError(
-        f'the type {kind or "?"!r} is unknown: the recording carries no usable definition and it'
-        ' is not a standard one'
+        f'the type {kind or "?"!r} is unknown: the recording {reason}, and'
+        f' {"ROS 1 has" if ros1 else "neither an installed ROS nor the standard types have"} '
+        f'{"no such type" if ros1 else "it"}'
     )
 
 
 _shared: list[Typestore] = []
 
 
-def _store_for(kind: str, definition: str, form: str) -> Typestore | None:
-    """Register the definition in the first store that it agrees with; None if it is unusable."""
-    try:
-        if form == 'ros2idl':
-            types = get_types_from_idl(definition)
-        else:
-            types = get_types_from_msg(definition, kind)
-        _complete(types)
-        _check_size(types, kind)
-    except Exception:  # noqa: BLE001 - the parser fails in any way on damaged text
-        return None
-    if kind not in types or not _holds_fields(types, kind):
-        return None
+def _store_for(kind: str, definition: str, form: str, ros1: bool) -> Typestore:
+    """Register the definition in the first store that it agrees with."""
+    types = parse_definition(definition, kind, form)
+    complete(types, _ros1_content if ros1 else _known_content)
+    if not ros1 and not _holds_fields(types, kind):
+        raise DefinitionError('fields of the standard type are missing')
     for store in (*_shared, Typestore()):
         try:
             store.register(types)
-        except Exception:  # noqa: BLE001 - disagrees with what is there, or is no Python at all
+        except TypesysError:
             continue
+        except Exception as exc:  # code made of odd names fails in any way
+            raise DefinitionError('no code can be made of it') from exc
         if store not in _shared:
             _shared.append(store)
         return store
-    return None
+    raise DefinitionError('its names contradict each other')
 
 
-def _check_size(
-    types: dict[str, Any], kind: str, around: tuple[str, ...] = (), seen: set[str] | None = None
-) -> None:
-    """Raise `TypesysError` for definitions whose code would have no end, or millions of lines.
+def _known_content(kind: str) -> Any:
+    """Return the fields of a type that a definition of ROS 2 nests without defining it."""
+    installed = installed_definition(kind)
+    if installed is not None:
+        with suppress(DefinitionError):
+            return parse_definition(installed[0], kind, installed[1])[kind]
+    return own_types().fielddefs.get(kind)
 
-    Code for fixed arrays of texts and messages has lines for each entry.
-    """
-    seen = set() if seen is None else seen
-    if kind in around or len(around) > MAX_NESTING:
-        raise TypesysError(f'{kind} is nested without end')
-    for _, (node, value) in types[kind][1]:
-        nested = _nested((node, value))
-        unrolled = node == Nodetype.ARRAY and (nested or value[0][1][0] == 'string')
-        if unrolled and value[1] > MAX_ENTRIES:
-            raise TypesysError(f'{kind} has an array of {value[1]} entries')
-        if nested and nested not in seen:
-            _check_size(types, nested, (*around, kind), seen)
-    seen.add(kind)
+
+def _ros1_content(kind: str) -> Any:
+    return ros1_types().fielddefs.get(kind)
 
 
 def _holds_fields(types: dict[str, Any], kind: str) -> bool:
@@ -204,7 +232,7 @@ def _holds_fields(types: dict[str, Any], kind: str) -> bool:
     standard = standard_types().fielddefs
     waiting, seen = [kind] if kind in (*CAMERA_TYPES, *STATE_TYPES) else [], set()
     if kind.startswith(f'{OUR_PACKAGE}/'):  # these may grow; what they nest is standard
-        waiting = [nested for _, field in types[kind][1] if (nested := _nested(field))]
+        waiting = [nested for _, field in types[kind][1] if (nested := nested_type(field))]
     while waiting:
         each = waiting.pop()
         if each in seen or each not in standard:
@@ -214,36 +242,20 @@ def _holds_fields(types: dict[str, Any], kind: str) -> bool:
         for name, _ in standard[each][1]:
             if name not in fields and name != NO_FIELD:
                 return False
-        waiting += [nested for field in fields.values() if (nested := _nested(field))]
+        waiting += [nested for field in fields.values() if (nested := nested_type(field))]
     return True
-
-
-def _complete(types: dict[str, Any]) -> None:
-    """Add the standard definitions of nested types that the text leaves out."""
-    known = standard_types().fielddefs
-    waiting = list(types)
-    while waiting:
-        for _, field in types[waiting.pop()][1]:
-            nested = _nested(field)
-            if nested and nested not in types:
-                types[nested] = known[nested]
-                waiting.append(nested)
-
-
-def _nested(field: tuple[Any, Any]) -> str | None:
-    """Return the message type that a field is made of, None for a basic type."""
-    node, value = field
-    if node == Nodetype.NAME:
-        return str(value)
-    if node in (Nodetype.ARRAY, Nodetype.SEQUENCE):
-        return _nested(value[0])
-    return None
 
 
 @lru_cache(maxsize=1)
 def standard_types() -> Typestore:
     """Return the message types that ROS 2 comes with."""
     return rosbags_store(Stores.ROS2_JAZZY)
+
+
+@lru_cache(maxsize=1)
+def ros1_types() -> Typestore:
+    """Return the message types that ROS 1 comes with."""
+    return rosbags_store(Stores.ROS1_NOETIC)
 
 
 @lru_cache(maxsize=1)
