@@ -22,6 +22,7 @@ from qt_ros.errors import BagError, QtRosError
 RATE_HZ = 10.0
 MOST_MESSAGES = 20_000  # of a topic are looked at for ranges
 SIDE = 96  # [px] images are scaled to this height and width
+LARGEST = 1e30  # larger numbers, and NaN, come from damaged messages
 BINS = 129  # odd: one bin is exactly the middle
 _COMMAND = re.compile(r'cmd|command|target|action|trajectory|goal|leader|desired', re.I)
 _ARRAYS = (types.FLOAT64_ARRAY, types.FLOAT32_ARRAY)
@@ -63,7 +64,7 @@ def suggest_contract(path: Path | str) -> str:
         )
     clock, why = _clock(found, [*found['cameras'], *(s.topic for s in [*state, *commands])])
     lines = [
-        f'# A first contract, guessed from {Path(path).name}. Read every line before you use it.',
+        f'# A first contract, guessed from {Path(path).name!r}. Read all of it before you use it.',
         f'name: {_identifier(Path(path).stem)}',
         f'rate_hz: {RATE_HZ}  # guess: fast enough for most arms; rates are in `qt-ros inspect`',
         f'clock: {clock}  # {why}',
@@ -89,7 +90,7 @@ def _numbers(
     state: list[_Numbers] = []
     commands: list[_Numbers] = []
     for topic, entry in found['topics'].items():
-        if not entry['decodes'] or topic not in index:
+        if not entry['decodes'] or topic not in index or not _writable(topic):
             continue
         # Bare arrays carry no joint names: states rarely travel so, grippers' commands do.
         bare = entry['type'] in _ARRAYS and 'gripper' in topic and 'state' not in topic
@@ -125,17 +126,23 @@ def _read(bag: BagReader, topic: str, index: TopicIndex) -> _Numbers | None:
         if not fields:
             by_index = info.type == types.JOINT_STATE and not len(message.name)
             fields = _useful(fields_of(message, info.type, by_index))
+        if not fields:
+            continue
         values = read_fields(message, info.type, fields, by_index)
-        if None not in values:
+        if all(value is not None and abs(value) < LARGEST for value in values):
             rows.append(values)
             times.append(log_ns[ordinal])
-    if not fields or not rows:
+    if not rows:
         return None
     return _Numbers(topic, info.type, fields, _at_ticks(times, rows), by_index)
 
 
 def _useful(fields: Sequence[str]) -> tuple[str, ...]:
-    """Keep positions where there are any: velocities and efforts rarely help a first policy."""
+    """Keep positions where there are any: velocities and efforts rarely help a first policy.
+
+    Damaged messages name a joint twice, or by what is no text.
+    """
+    fields = [name for name in dict.fromkeys(fields) if name.isprintable()]
     positions = tuple(name for name in fields if name.startswith('position.'))
     return positions or tuple(fields)
 
@@ -169,11 +176,13 @@ def _clock(found: dict[str, Any], used: Sequence[str]) -> tuple[str, str]:
 
 
 def _camera_lines(found: dict[str, Any]) -> list[str]:
-    if not found['cameras']:
+    if not any(map(_writable, found['cameras'])):
         return ['# no camera topic was found']
     lines = ['cameras:']
     taken: set[str] = set()
     for topic, (height, width) in found['cameras'].items():
+        if not _writable(topic):
+            continue
         name = _camera_name(topic, taken)
         taken.add(name)
         lines.append(
@@ -241,8 +250,8 @@ def _dim_lines(item: _Numbers, taken: set[str], measured: set[str]) -> list[str]
             mode, numbers = 'absolute', values
         low, high, note = _range(numbers, mode)
         name = _identifier(field.split('.', 1)[-1] if field.startswith('position.') else field)
-        if name in taken or name[0].isdigit():
-            name = _identifier(f'{item.topic.rsplit("/", 1)[-1]}_{name}')
+        if name in taken or not name.strip('_0123456789'):
+            name = _identifier(f'{item.topic.rsplit("/", 1)[-1]}_{name.strip("_")}')
         while name in taken:
             name += '_'
         taken.add(name)
@@ -261,11 +270,13 @@ def _range(values: NDArray[np.float64], mode: str) -> tuple[float, float, str]:
     low, high = (float(each) for each in np.percentile(values, (1, 99)))
     note = f'  # measured {low:.3g} to {high:.3g}'
     moved = high - low if mode == 'absolute' else max(abs(low), abs(high))
-    if moved < 1e-4:
-        middle = 0.0 if mode != 'absolute' else float(f'{low:.4g}')
-        return middle - 0.01, middle + 0.01, f'{note}: it hardly moved, leave it out?'
+    shown = float(f'{low:.4g}'), float(f'{high:.4g}')
+    if moved < 1e-4 or (mode == 'absolute' and shown[0] >= shown[1]):
+        middle = 0.0 if mode != 'absolute' else shown[0]
+        reach = max(0.01, abs(middle) / 1000)
+        return middle - reach, middle + reach, f'{note}: it hardly moved, leave it out?'
     if mode == 'absolute':
-        return float(f'{low:.4g}'), float(f'{high:.4g}'), note
+        return *shown, note
     # A symmetric range with an odd number of bins has one that means "stay".
     reach = float(f'{max(abs(low), abs(high)):.3g}')
     return -reach, reach, note
@@ -273,9 +284,14 @@ def _range(values: NDArray[np.float64], mode: str) -> tuple[float, float, str]:
 
 def _episode_lines(found: dict[str, Any]) -> list[str]:
     for topic, entry in found['topics'].items():
-        if entry['type'] == types.EPISODE_EVENT:
+        if entry['type'] == types.EPISODE_EVENT and _writable(topic):
             return [f'episodes: {{events: {_topic(topic)}}}']
     return ['episodes: one_per_bag  # guess: no episode events; or {time_gap: SECONDS}']
+
+
+def _writable(topic: str) -> bool:
+    """Return False for names that no ROS topic has: they come from damaged recordings."""
+    return re.fullmatch(r'/?[A-Za-z_]\w*(/[A-Za-z_]\w*)*', topic, re.ASCII) is not None
 
 
 def _topic(name: str) -> str:
@@ -291,4 +307,5 @@ def _quoted(text: str) -> str:
 
 
 def _identifier(text: str) -> str:
-    return re.sub(r'[^A-Za-z0-9_]+', '_', text).strip('_') or 'unnamed'
+    name = re.sub(r'[^A-Za-z0-9_]+', '_', text).strip('_') or 'unnamed'
+    return f'_{name}' if name[0].isdigit() else name
