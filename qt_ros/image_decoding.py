@@ -31,7 +31,14 @@ def decode_image(msg: Any, camera: Camera) -> Rgb:
     damaged data, unknown encoding, an image that does not contain the crop, or no depth where the
     camera has a `depth_m`.
     """
-    picture = _read(msg, camera, as_depth=camera.depth_m is not None)
+    return fit_picture(_read(msg, camera, as_depth=camera.depth_m is not None), camera)
+
+
+def fit_picture(picture: Picture, camera: Camera) -> Rgb:
+    """Crop a decoded image, resize it by area to the camera's size, and put its colours in order.
+
+    Returns a fresh (H, W, 3) uint8 array. DecodeError: the image does not contain the crop.
+    """
     if picture.kind == DEPTH:
         metres = resize_depth(_crop(picture, camera), camera.size)
         return in_rgb(grey_from_metres(metres, camera.depth_m), GREY)

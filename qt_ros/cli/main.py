@@ -17,6 +17,7 @@ from qt_ros.cli import (
     convert,
     demo,
     evaluate,
+    import_lerobot,
     info,
     inspect,
     label,
@@ -27,7 +28,19 @@ from qt_ros.cli import (
 from qt_ros.cli.console import FAILED, STOPPED, Console
 from training.errors import UserError
 
-COMMANDS = (demo, inspect, convert, label, info, train, evaluate, collect, loop, report)
+COMMANDS = (
+    demo,
+    inspect,
+    convert,
+    import_lerobot,
+    label,
+    info,
+    train,
+    evaluate,
+    collect,
+    loop,
+    report,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -64,7 +77,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest='command', metavar='COMMAND', required=True)
     for module in COMMANDS:
-        name = module.__name__.rpartition('.')[2]
+        name = module.__name__.rpartition('.')[2].replace('_', '-')
         command = commands.add_parser(name, help=module.HELP, description=module.DESCRIPTION)
         command.add_argument(
             '--json', action='store_true', help='print the result as JSON, and nothing else'
