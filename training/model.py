@@ -164,6 +164,25 @@ class QTransformer(nn.Module):
         return self._q_logits(x, slice(0, self.dims))
 
     @torch.no_grad()
+    def q_of_actions(self, frames: Tensor, present: Tensor, text: Tensor, bins: Tensor) -> Tensor:
+        """Return Q (N, A, K), teacher-forced, of N actions (N, A) after one window of frames.
+
+        Equals `logits` for the window repeated N times, but what comes before the action is looked
+        at once: frames (1, window, ...), present (1, window), text (1, text_size).
+        """
+        number, dims = bins.shape
+        hidden = self._hidden(present, dims)
+        x = self._prefix(frames, text)
+        length = x.shape[1]
+        best = torch.ones(number, device=text.device)
+        actions = self._action_tokens(bins[:, :-1], best)
+        for block in self.blocks:
+            x, past = block(x, hidden[:, :, :length, :length], [], length)
+            past = [each.expand(number, -1, -1, -1) for each in past]
+            actions, _ = block(actions, hidden[:, :, length:], past, dims)
+        return self.q(self._q_logits(actions, slice(0, dims)))
+
+    @torch.no_grad()
     def greedy(self, frames: Tensor, present: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
         """Return the greedy bins (N, A) and Q of every bin on the way (N, A, K).
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -42,10 +42,34 @@ class Decision:
     q_values: list[np.ndarray]  # per dimension (bins_i,) float32
 
 
+class Session:
+    """One episode under way: its instruction and the tokens of its latest frames."""
+
+    def __init__(self, text: Tensor, window: int) -> None:
+        self.text = text  # (1, text_size)
+        self.frames: deque[Tensor] = deque(maxlen=window)  # (1, frame_length, width) each
+
+    def window(self, newest: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return frames (1, window, frame_length, width) and which are there (1, window) bool.
+
+        newest: another frame, looked at as if it came next. Raises TrainingError without any.
+        """
+        length = self.frames.maxlen or 1
+        frames = [*self.frames, *([] if newest is None else [newest])][-length:]
+        if not frames:
+            raise TrainingError('there is no observation yet; act on one first')
+        missing = length - len(frames)
+        # Frames before the episode's start are hidden from attention: any tokens will do.
+        stacked = torch.stack([frames[0]] * missing + frames, dim=1)
+        present = torch.arange(stacked.shape[1], device=stacked.device).unsqueeze(0) >= missing
+        return stacked, present
+
+
 class Policy:
     """The averaged weights of a checkpoint, with the tokens of earlier frames kept.
 
-    Every frame is encoded once, when it is new. Not thread-safe: one thread calls it.
+    Every frame is encoded once, when it is new. `reset` and `act` drive one episode; `start` and
+    `act_all` several at once. Not thread-safe: one thread calls it.
     """
 
     def __init__(
@@ -62,8 +86,7 @@ class Policy:
         self.signature = signature
         self.policy_id = policy_id
         self.embeddings = dict(embeddings or {})
-        self._text: Tensor | None = None
-        self._frames: deque[Tensor] = deque(maxlen=model.config.window)
+        self._session: Session | None = None
 
     @classmethod
     def load(cls, path: Path, device: str = 'cpu', threads: int | None = None) -> Policy:
@@ -127,11 +150,15 @@ class Policy:
         Raises TrainingError for an instruction that was not trained on where its encoder is not
         installed.
         """
+        self._session = self.start(instruction)
+
+    def start(self, instruction: str) -> Session:
+        """Return a new episode for `act_all`; raises as `reset` does."""
         embedding = self.embeddings.get(instruction)
         if embedding is None:
             embedding = self._encode_text(instruction)
-        self._text = torch.from_numpy(embedding).unsqueeze(0).to(self.device)
-        self._frames.clear()
+        text = torch.from_numpy(embedding).unsqueeze(0).to(self.device)
+        return Session(text, self.model.config.window)
 
     def _encode_text(self, instruction: str) -> np.ndarray:
         config = self.model.config
@@ -145,24 +172,70 @@ class Policy:
                 f' text: {error}'
             ) from error
 
-    @torch.inference_mode()
     def act(self, observation: ObservationLike) -> Decision:
         """Return the greedy action for the newest observation.
 
         Raises TrainingError before the first `reset`, or if the observation does not fit.
         """
-        text = self._text
-        if text is None:
-            raise TrainingError('act was called before reset; reset(instruction) comes first')
-        self._frames.append(self._encode(observation, text))
-        window = self.model.config.window
-        missing = window - len(self._frames)
-        # Frames before the episode's start are hidden from attention: any tokens will do.
-        frames = torch.stack([self._frames[0]] * missing + list(self._frames), dim=1)
-        present = torch.arange(window, device=self.device).unsqueeze(0) >= missing
+        return self.act_all([self._running()], [observation])[0]
+
+    @torch.inference_mode()
+    def act_all(
+        self, sessions: Sequence[Session], observations: Sequence[ObservationLike]
+    ) -> list[Decision]:
+        """Return the greedy action of each episode for its newest observation, in one pass.
+
+        Raises TrainingError if an observation does not fit; then no session has moved on.
+        """
+        text = torch.cat([session.text for session in sessions])
+        tokens = self._encode(observations, text)
+        for session, frame in zip(sessions, tokens.split(1), strict=True):
+            session.frames.append(frame)
+        windows = [session.window() for session in sessions]
+        frames = torch.cat([frames for frames, _ in windows])
+        present = torch.cat([present for _, present in windows])
         bins, q_values = self.model.greedy(frames, present, text)
-        chosen = bins[0].cpu().numpy()
-        q = q_values[0].cpu().numpy()
+        return [
+            self._decision(chosen, q)
+            for chosen, q in zip(bins.cpu().numpy(), q_values.cpu().numpy(), strict=True)
+        ]
+
+    @torch.inference_mode()
+    def score(self, observation: ObservationLike, actions: np.ndarray) -> np.ndarray:
+        """Return Q (N,) of each of N actions (N, A) after this observation.
+
+        The episode does not move on. Actions are taken as their nearest bins.
+        """
+        bins, q = self._q_of(observation, np.atleast_2d(actions))
+        return np.take_along_axis(q[:, -1], bins[:, -1:], axis=1)[:, 0]
+
+    @torch.inference_mode()
+    def advantage(self, observation: ObservationLike, action: np.ndarray) -> np.ndarray:
+        """Return (A,): by how much each dimension of an action falls short of the best, <= 0.
+
+        Dimension i is compared with the best bin given the dimensions before it. The episode does
+        not move on.
+        """
+        bins, q = self._q_of(observation, np.atleast_2d(action))
+        return (np.take_along_axis(q, bins[:, :, None], axis=2)[:, :, 0] - q.max(-1))[0]
+
+    def _q_of(
+        self, observation: ObservationLike, actions: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the bins (N, A) of some actions and Q (N, A, K), by one teacher-forced pass."""
+        session = self._running()
+        bins = self.signature.action.to_bins(actions)
+        frames, present = session.window(self._encode([observation], session.text))
+        chosen = torch.from_numpy(bins).to(self.device)
+        q = self.model.q_of_actions(frames, present, session.text, chosen)
+        return bins, q.float().cpu().numpy()
+
+    def _running(self) -> Session:
+        if self._session is None:
+            raise TrainingError('act was called before reset; reset(instruction) comes first')
+        return self._session
+
+    def _decision(self, chosen: np.ndarray, q: np.ndarray) -> Decision:
         return Decision(
             action=self.signature.action.to_values(chosen),
             bins=chosen,
@@ -176,19 +249,30 @@ class Policy:
             {name: np.zeros((*size, 3), np.uint8) for name, size in self.cameras.items()},
             np.zeros(len(self.state_names), np.float32),
         )
-        text, frames = self._text, list(self._frames)
-        self._text = torch.zeros(1, self.model.config.text_size, device=self.device)
-        self._frames.clear()
+        config = self.model.config
+        session = Session(torch.zeros(1, config.text_size, device=self.device), config.window)
         for _ in range(rounds):
-            self.act(blank)
-        self._text = text
-        self._frames.clear()
-        self._frames.extend(frames)
+            self.act_all([session], [blank])
 
-    def _encode(self, observation: ObservationLike, text: Tensor) -> Tensor:
-        """Return the tokens (1, frame_length, width) of an observation."""
+    def _encode(self, observations: Sequence[ObservationLike], text: Tensor) -> Tensor:
+        """Return the tokens (N, frame_length, width) of N observations."""
+        problems = [text for each in observations for text in self._misfits(each)]
+        if problems:
+            raise TrainingError([f'observation: {problem}' for problem in problems])
+        images = {
+            name: torch.from_numpy(np.stack([each.images[name] for each in observations]))
+            for name in self.cameras
+        }
+        state = np.stack([np.asarray(each.state, dtype=np.float32) for each in observations])
+        return self.model.encode_frames(
+            {name: image.to(self.device) for name, image in images.items()},
+            torch.from_numpy(state).to(self.device),
+            text,
+        )
+
+    def _misfits(self, observation: ObservationLike) -> list[str]:
+        """Say what of an observation is not as the network wants it."""
         problems = []
-        images = {}
         for name, size in self.cameras.items():
             image = observation.images.get(name)
             if image is None:
@@ -197,18 +281,13 @@ class Policy:
                 problems.append(
                     f'camera {name}: {image.dtype} {image.shape}, expected uint8 {(*size, 3)}'
                 )
-            else:
-                images[name] = torch.from_numpy(np.ascontiguousarray(image))[None].to(self.device)
         state = np.asarray(observation.state, dtype=np.float32)
         if state.shape != (len(self.state_names),):
             problems.append(f'state {state.shape}, expected ({len(self.state_names)},)')
         elif not np.isfinite(state).all():
             bad = [n for n, v in zip(self.state_names, state, strict=True) if not np.isfinite(v)]
             problems.append(f'state is not finite: {", ".join(bad)}')
-        if problems:
-            raise TrainingError([f'observation: {problem}' for problem in problems])
-        vector = torch.from_numpy(state)[None].to(self.device)
-        return self.model.encode_frames(images, vector, text)
+        return problems
 
 
 @dataclass(frozen=True)

@@ -149,3 +149,50 @@ def test_an_observation_that_does_not_fit_is_refused_with_all_reasons(run, cache
 def test_loading_what_is_not_there_says_so(tmp_path):
     with pytest.raises(TrainingError, match='train one first'):
         Policy.load(tmp_path)
+
+
+def test_scores_of_actions_are_those_of_the_training_pass(run, cache):
+    """One shared prefix for all actions gives the Q of the whole window repeated for each."""
+    policy, other = Policy.load(run), Policy.load(run)
+    seen, instruction = observations(cache, 4)
+    for each in (policy, other):
+        each.reset(instruction)
+        for observation in seen[:2]:
+            each.act(observation)
+    decision = other.act(seen[2])
+    rng = np.random.default_rng(0)
+    chosen = [[rng.integers(n) for n in policy.signature.bins] for _ in range(7)]
+    actions = np.stack([*policy.signature.action.to_values(np.array(chosen)), decision.action])
+    scores = policy.score(seen[2], actions)
+    assert scores.shape == (8,)
+    assert scores[-1] == pytest.approx(decision.q[-1], abs=1e-5)
+    model, session = policy.model, policy._session
+    with torch.no_grad():
+        frames, present = session.window(policy._encode([seen[2]], session.text))
+        bins = torch.from_numpy(policy.signature.action.to_bins(actions))
+        inputs = (x.expand(8, *x.shape[1:]) for x in (frames, present, session.text))
+        q = model.q(model.logits(*inputs, bins))
+    assert np.allclose(scores, q[:, -1].gather(-1, bins[:, -1:])[:, 0].numpy(), atol=1e-5)
+    # The greedy action is the best at every dimension, others fall short.
+    assert np.allclose(policy.advantage(seen[2], decision.action), 0, atol=1e-6)
+    short = np.stack([policy.advantage(seen[2], action) for action in actions[:-1]])
+    assert short.max() <= 1e-6
+    assert short.min() < 0
+    assert np.array_equal(policy.act(seen[2]).q, decision.q)  # asking changed nothing
+
+
+def test_several_episodes_at_once_decide_as_each_alone(run, cache):
+    policy = Policy.load(run)
+    runs = [observations(cache, episode) for episode in (0, 1, 2)]
+    sessions = [policy.start(instruction) for _, instruction in runs]
+    together = [policy.act_all(sessions, [seen[step] for seen, _ in runs]) for step in range(4)]
+    for number, (seen, instruction) in enumerate(runs):
+        policy.reset(instruction)
+        for step in range(4):
+            alone = policy.act(seen[step])
+            assert alone.bins.tolist() == together[step][number].bins.tolist()
+            assert np.allclose(alone.q, together[step][number].q, atol=1e-5)
+    before = [frame.clone() for frame in sessions[0].frames]
+    with pytest.raises(TrainingError, match='state'):
+        policy.act_all(sessions[:2], [runs[0][0][0], replace(runs[1][0][0], state=np.zeros(9))])
+    assert all(map(torch.equal, before, sessions[0].frames))
