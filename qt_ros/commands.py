@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from qt_ros import message_types as types
 from qt_ros.contract import ActionTopic, Contract
-from qt_ros.decoding import read_fields
+from qt_ros.decoding import LARGEST, read_fields
 from qt_ros.errors import QtRosError
 
 Vector = NDArray[np.float64]
@@ -44,12 +44,23 @@ class HasState(Protocol):
 
 
 def decode_command(action_topic: ActionTopic, msg: Any) -> Vector:
-    """Return the target of every dimension of this topic, (n,); NaN where the message lacks it."""
+    """Return the target of every dimension of this topic, (n,); NaN where the message lacks it.
+
+    CommandError: a value is infinite, or too large to be one.
+    """
     if action_topic.type is None:
         raise CommandError('a next_state action has no command message to decode')
     fields = [dim.field for dim in action_topic.dims]
     values = read_fields(msg, action_topic.type, fields, action_topic.by_index)
-    return np.array([np.nan if v is None else v for v in values], dtype=np.float64)
+    targets = np.array([np.nan if v is None else v for v in values], dtype=np.float64)
+    if (np.abs(targets) > LARGEST).any():
+        raise CommandError(f'{action_topic.topic}: {_too_large(fields, targets)}')
+    return targets
+
+
+def _too_large(fields: Sequence[str], targets: Vector) -> str:
+    wrong = [f'{f} {v:g}' for f, v in zip(fields, targets, strict=True) if abs(v) > LARGEST]
+    return f'a command of {", ".join(wrong)} cannot be meant'
 
 
 def action_from_targets(contract: Contract, target: Vector, previous: Vector) -> Vector:

@@ -26,6 +26,8 @@ __all__ = [
 ]
 
 _XYZ = ('x', 'y', 'z')
+# Beyond any unit of a robot, and far within float32: more comes from a damaged message.
+LARGEST = 1e30
 
 
 def decode_state(

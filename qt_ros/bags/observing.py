@@ -18,7 +18,7 @@ from qt_ros.bags.reader import BagReader
 from qt_ros.bags.records import Record
 from qt_ros.bags.types import deserialize
 from qt_ros.contract import Camera, Contract, StateStream
-from qt_ros.decoding import decode_image, decode_state
+from qt_ros.decoding import LARGEST, decode_image, decode_state
 from qt_ros.errors import BagError, QtRosError
 
 NOT_FINITE = 'not a finite number'
@@ -66,14 +66,12 @@ def state_numbers(stream: StateStream, topic: str, ordinals: Ints) -> Numbers:
 def finite_state(message: Any, stream: StateStream) -> NDArray[np.float32]:
     """Decode the fields of a state stream, (n,) as an observation holds them.
 
-    Raises `QtRosError` where the message lacks one, or holds NaN, infinity or what float32 cannot.
+    Raises `QtRosError` where the message lacks one, or holds NaN, infinity or more than `LARGEST`.
     """
     decoded = decode_state(message, stream.type, stream.fields, stream.by_index)
-    with np.errstate(over='ignore'):
-        values = decoded.astype(np.float32)
-    if not np.isfinite(values).all():
+    if not (np.abs(decoded) < LARGEST).all():
         raise BagError(NOT_FINITE)
-    return values
+    return decoded.astype(np.float32)
 
 
 def read_numbers(bag: BagReader, wanted: Sequence[Numbers]) -> list[NDArray[np.float64]]:

@@ -20,6 +20,7 @@ from qt_ros.bags.reader import BagReader
 from qt_ros.bags.segments import Segment
 from qt_ros.bags.ticks import Ticks
 from qt_ros.contract import TERMINATE, Contract
+from qt_ros.decoding import LARGEST
 from qt_ros.episode import Episode
 
 
@@ -112,8 +113,9 @@ class Rows:
         ends = np.zeros((len(actions), 1))
         ends[-1, 0] = float(outcome == 'success')
         for row, step in self.ticks.steps.items():
-            if TERMINATE in step.requested:
-                ends[row, 0] = step.requested[TERMINATE]
+            value = step.requested.get(TERMINATE, np.nan)
+            if abs(value) < LARGEST:
+                ends[row, 0] = value
         return np.concatenate([actions, ends], axis=1)
 
     def _requested(self, action: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -124,7 +126,7 @@ class Rows:
                 continue
             for column, dim in enumerate(self._contract.dims):
                 value = step.requested.get(dim.name, np.nan)
-                if np.isfinite(value):
+                if abs(value) < LARGEST:
                     requested[row, column] = value
         return requested
 
