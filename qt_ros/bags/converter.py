@@ -1,27 +1,35 @@
 """Bags and a contract into a dataset, on one or more processes, with one committer.
 
 Workers open bags, decode and encode; this process alone appends, in the order in which the bags
-were given, so the dataset does not depend on the number of workers.
+were given, so the dataset does not depend on the number of workers. With `replace` the episodes
+come into a copy of the dataset that shares its videos, and that takes its place in the end.
 """
 
 from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from qt_ros.bags.accounting import STORED
 from qt_ros.bags.conversion_report import REPORT, summarise, write_report
 from qt_ros.bags.finding import find_bags
-from qt_ros.bags.labels import read_labels
+from qt_ros.bags.known import Recordings, passed_over
+from qt_ros.bags.labels import Label, read_labels
 from qt_ros.bags.pools import run_tasks
+from qt_ros.bags.redoing import Redoing
 from qt_ros.bags.work import BagResult, BagTask
 from qt_ros.contract import Contract
 from qt_ros.dataset import Dataset, DatasetWriter
-from qt_ros.errors import BagError
+from qt_ros.dataset.files import plain_errors
+from qt_ros.dataset.layout import read_info
+from qt_ros.dataset.replacing import replacing
+from qt_ros.dataset.writer import BATCH
+from qt_ros.errors import BagError, DatasetError
 
 Progress = Callable[[dict[str, Any]], None]
 DONE, FAILED, PARTIAL = 0, 1, 3
@@ -42,48 +50,147 @@ def convert(
     contract: Contract,
     out: Path | str,
     labels: Path | str | None = None,
-    workers: int = 1,
+    workers: int | None = None,
     progress: Progress | None = None,
+    *,
+    ray: str | None = None,
+    replace: bool = False,
+    batch: int = BATCH,
 ) -> ConversionResult:
     """Append the episodes of `bags` to the dataset `out` and write its conversion report.
 
     Each of `bags` is a recording, or a folder with recordings below it. Episodes that the dataset
-    has already (same bag, same id) are passed over. `labels` is a CSV file (see `labels`).
-    `progress` is called after each bag. Raises `BagError` if a path is wrong and `DatasetError` if
-    the dataset cannot be written; a bag that cannot be converted is told in the report instead.
+    has already are passed over: by bag and id, or because they are the same recording under
+    another path. With `replace` the bags are converted anew, and what the dataset had of them goes
+    as far as something comes for it; the set changes all at once, at the end. `labels` is a CSV
+    file (see `labels`). `progress` is called after each bag. `batch` episodes are committed at a
+    time. `workers` processes convert (None: this one); with `ray`, 'local' or the address of a Ray
+    cluster, that many bags at a time are converted there (None: one for each of its cores).
+    Raises `BagError` if a path is wrong and `DatasetError` if the dataset cannot be written;
+    a bag that cannot be converted is told in the report instead.
     """
-    if workers < 1:
+    if workers is not None and workers < 1:
         raise BagError(f'workers is {workers}; allowed: 1 or more')
-    begin = time.perf_counter()
-    out = Path(out)
-    paths = _all_bags(bags)
-    rows = read_labels(labels) if labels is not None else ()
-    fresh = not out.exists() or not any(out.iterdir())
-    results: list[BagResult] = []
-    with DatasetWriter(out, contract) as writer:
-        stored = _stored(out)
-        tasks = (
+    run = _Run(
+        paths=_all_bags(bags),
+        contract=contract,
+        labels=read_labels(labels) if labels is not None else (),
+        workers=workers,
+        ray=ray,
+        progress=progress,
+        batch=batch,
+    )
+    if replace and _holds_episodes(out):
+        return run.replacing(Path(out))
+    return run.appending(Path(out))
+
+
+@dataclass
+class _Run:
+    """One conversion; `results` fills as it goes."""
+
+    paths: list[Path]
+    contract: Contract
+    labels: tuple[Label, ...]
+    workers: int | None
+    ray: str | None
+    progress: Progress | None
+    batch: int
+
+    def __post_init__(self) -> None:
+        self._begin = time.perf_counter()
+        self._results: list[BagResult] = []
+
+    def appending(self, out: Path) -> ConversionResult:
+        with plain_errors(out):
+            fresh = not out.exists() or not any(out.iterdir())
+        with DatasetWriter(out, self.contract, batch=self.batch) as writer:
+            known = Recordings(Dataset(out).episodes)
+            for _ in self._converted(writer, known):
+                pass
+            nothing = len(writer) == 0
+        report = self._report(out, nothing)
+        if nothing and fresh:
+            shutil.rmtree(out)  # made by this very call, and empty
+        else:
+            with plain_errors(out):
+                write_report(out, report)
+        return ConversionResult(report, report['status'])
+
+    def replacing(self, out: Path) -> ConversionResult:
+        with replacing(out, self.contract, batch=self.batch) as change:
+            redoing = Redoing(change.old, self.labels)
+            for result, first in self._converted(change.fresh, Recordings()):
+                redoing.add(result, first)
+            folder = out
+            if redoing.changes:
+                change.build(redoing.changes, redoing.labels())
+                folder = change.path
+            report = self._report(out, nothing=False)
+            with plain_errors(out):
+                write_report(folder, report)
+        return ConversionResult(report, report['status'])
+
+    def _converted(
+        self, writer: DatasetWriter, known: Recordings
+    ) -> Iterator[tuple[BagResult, int]]:
+        """Append what comes of each bag; yield it and the index of its first episode."""
+        tasks = [
             BagTask(
-                path, contract, rows, stored.get(_uri(path), frozenset()), writer.staging_folder()
+                path, self.contract, self.labels, known.of(_uri(path)), writer.staging_folder()
             )
-            for path in paths
-        )
+            for path in self.paths
+        ]
         with ExitStack() as stack:
-            for result in run_tasks(tasks, min(workers, len(paths)), stack):
-                for episode, encoded in result.episodes:
-                    writer.append(episode, encoded)
+            for result in run_tasks(tasks, self.workers, stack, self.ray):
+                first = len(writer)
+                append(result, writer, known)
+                yield result, first
                 result.episodes.clear()
-                results.append(result)
-                if progress is not None:
-                    progress(_progress(results, len(paths)))
-        nothing = len(writer) == 0
-    status = _status(results, nothing)
-    report = summarise(results, contract, out, status, time.perf_counter() - begin)
-    if nothing and fresh:
-        shutil.rmtree(out)  # made by this very call, and empty
-    else:
-        write_report(out, report)
-    return ConversionResult(report, status)
+                self._results.append(result)
+                if self.progress is not None:
+                    self.progress(_progress(self._results, len(self.paths)))
+
+    def _report(self, out: Path, nothing: bool) -> dict[str, Any]:
+        status = _status(self._results, nothing)
+        seconds = time.perf_counter() - self._begin
+        return summarise(self._results, self.contract, out, status, seconds)
+
+
+def append(result: BagResult, writer: DatasetWriter, known: Recordings) -> None:
+    """Append the episodes of one bag but those that came in from another path meanwhile."""
+    kept = []
+    for episode, encoded in result.episodes:
+        twin = known.twin(episode)
+        if twin:
+            _pass_over(result.report, episode.episode_id, twin)
+            for video in encoded.values():
+                shutil.rmtree(video.path.parent, ignore_errors=True)
+        else:
+            writer.append(episode, encoded)
+            known.add(episode)
+            kept.append((episode, encoded))
+    result.episodes[:] = kept
+
+
+def _pass_over(report: dict[str, Any], episode_id: str, twin: str) -> None:
+    """Take an episode out of the report of its bag."""
+    report['episodes'] = [row for row in report['episodes'] if row['episode_id'] != episode_id]
+    report['stored'] += 1
+    report['problems'].append(passed_over(episode_id, twin))
+    if not report['episodes']:
+        report['result'] = 'already there'
+        for topic in report['topics'].values():
+            if topic['used']:
+                topic['skipped'][STORED] = topic['skipped'].get(STORED, 0) + topic['used']
+                topic['used'] = 0
+
+
+def _holds_episodes(out: Path | str) -> bool:
+    try:
+        return read_info(Path(out))['total_episodes'] > 0
+    except DatasetError:
+        return False  # there is nothing to replace; appending says what is wrong, if anything
 
 
 def _all_bags(bags: Iterable[Path | str]) -> list[Path]:
@@ -104,14 +211,6 @@ def _all_bags(bags: Iterable[Path | str]) -> list[Path]:
 
 def _uri(path: Path) -> str:
     return str(path.resolve())
-
-
-def _stored(out: Path) -> dict[str, frozenset[str]]:
-    """Return {bag: ids of its episodes in the dataset}."""
-    found: dict[str, set[str]] = {}
-    for episode in Dataset(out).episodes:
-        found.setdefault(episode.bag_uri, set()).add(episode.episode_id)
-    return {uri: frozenset(ids) for uri, ids in found.items()}
 
 
 def _progress(results: Sequence[BagResult], total: int) -> dict[str, Any]:

@@ -5,19 +5,21 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from qt_ros.bags.accounting import nothing_used
 from qt_ros.bags.ages import Ages
-from qt_ros.bags.episodes import BagConversion, Built, describe, light
+from qt_ros.bags.episodes import BagConversion, describe, light
+from qt_ros.bags.known import Known, fingerprint, standing
 from qt_ros.bags.labels import Label
 from qt_ros.bags.reader import BagReader
 from qt_ros.contract import Contract
 from qt_ros.dataset import EncodedVideo, encode_videos
+from qt_ros.dataset.files import CannotWrite
 from qt_ros.episode import Episode
-from qt_ros.errors import QtRosError
+from qt_ros.errors import BagError, QtRosError
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class BagTask:
     path: Path
     contract: Contract
     labels: tuple[Label, ...]
-    stored: frozenset[str]  # ids of the bag's episodes that the dataset has already
+    known: Known  # what the dataset has already, of this bag and of its like
     staging: Path
 
 
@@ -39,7 +41,7 @@ class BagResult:
 
 
 def convert_bag(task: BagTask) -> BagResult:
-    begin = time.perf_counter()
+    begin, cpu_begin = time.perf_counter(), time.process_time()
     result = BagResult({'bag': str(task.path), 'result': 'failed', 'episodes': []})
     report = result.report
     try:
@@ -53,13 +55,31 @@ def convert_bag(task: BagTask) -> BagResult:
             )
             _fill(task, bag, result)
             report['partial'] = bag.partial
+    except CannotWrite:  # not this bag's fault, and the next one would fare no better
+        raise
     except QtRosError as exc:
         report.setdefault('problems', []).extend(exc.problems)
     except Exception as exc:  # noqa: BLE001 - one bad bag must not end the others' conversion
         report.setdefault('problems', []).append(f'unexpected {type(exc).__name__}: {exc}')
-    for name, default in (('messages', 0), ('topics', {}), ('partial', False), ('duration_s', 0)):
-        report.setdefault(name, default)
+    if report['result'] != 'converted':
+        # The report accounts for none of them.
+        result.episodes, result.ages, report['episodes'] = [], {}, []
     report['seconds'] = round(time.perf_counter() - begin, 4)
+    report['cpu_seconds'] = round(time.process_time() - cpu_begin, 4)
+    return _completed(result)
+
+
+def not_converted(task: BagTask, *problems: str) -> BagResult:
+    """Return the result of a bag that could not even be opened."""
+    report = {'bag': str(task.path), 'result': 'failed', 'episodes': [], 'problems': [*problems]}
+    return _completed(BagResult(report))
+
+
+def _completed(result: BagResult) -> BagResult:
+    """Fill in what every report of a bag has."""
+    defaults = {'messages': 0, 'topics': {}, 'partial': False, 'duration_s': 0}
+    for name, default in {**defaults, 'seconds': 0.0, 'cpu_seconds': 0.0}.items():
+        result.report.setdefault(name, default)
     return result
 
 
@@ -76,50 +96,61 @@ def _fill(task: BagTask, bag: BagReader, result: BagResult) -> None:
         left_out=0,
         ticks={'planned': 0, 'leading': 0, 'in_gaps': 0, 'without_command': 0, 'undeclared': 0},
     )
-    built: list[Built] = []
-    for segment in conversion.segments:
-        plan = conversion.plan(segment)
-        names = conversion.names(segment, plan)
-        if plan.parts and task.stored.issuperset(names):
+    result.ages = {stream: Ages() for stream in task.contract.streams}
+    standings = [standing(conversion, segment, task.known) for segment in conversion.segments]
+    changed = [text for each in standings for text in each.changed]
+    if changed:
+        report['result'] = 'changed'
+        raise BagError(changed)
+    for segment, known in zip(conversion.segments, standings, strict=True):
+        if known.there:
             conversion.ledger.stored.append(segment)
-            report['stored'] += len(names)
+            conversion.problems += known.moved
+            report['stored'] += known.episodes
             continue
         videos: dict[str, Mapping[str, EncodedVideo]] = {}
-        encode = _encoder(task, videos, len(built))
+        fingerprints: dict[str, str] = {}
+        encode = _encoder(task, videos, fingerprints, len(result.episodes))
         found = conversion.convert(segment, encode)
         for each in found.built:
             if each.episode.episode_id in videos:
-                built.append(each)
+                report['episodes'].append(describe(each))
+                for stream, ages in result.ages.items():
+                    ages.add(each.ticks.ages_ns(stream), each.ticks.valid[stream])
                 name = each.episode.episode_id
-                result.episodes.append((light(each.episode), videos[name]))
+                episode = replace(light(each.episode), fingerprint=fingerprints[name])
+                result.episodes.append((episode, videos[name]))
         report['cuts'] += max(len(found.built) - 1, 0)
         report['left_out'] += not found.built
         report['ticks']['planned'] += found.total
         for name in ('leading', 'in_gaps', 'without_command', 'undeclared'):
             report['ticks'][name] += getattr(found, name)
-    report['result'] = 'converted' if built else 'already there' if report['stored'] else 'failed'
-    report['episodes'] = [describe(each) for each in built]
+    if result.episodes:
+        report['result'] = 'converted'
+    elif report['stored']:
+        report['result'] = 'already there'
     report['problems'] = list(dict.fromkeys([*bag.problems, *conversion.problems]))
     report['topics'] = conversion.ledger.topics()
     report['streams'] = conversion.sources.disorder()
-    for stream in task.contract.streams:
-        ages = result.ages[stream] = Ages()
-        for each in built:
-            ages.add(each.ticks.ages_ns(stream), each.ticks.valid[stream])
 
 
 def _encoder(
-    task: BagTask, videos: dict[str, Mapping[str, EncodedVideo]], done: int
+    task: BagTask,
+    videos: dict[str, Mapping[str, EncodedVideo]],
+    fingerprints: dict[str, str],
+    done: int,
 ) -> Callable[[Episode], None]:
     """Return a function that encodes an episode's images unless the dataset has the episode."""
 
     def encode(episode: Episode) -> None:
-        if episode.episode_id in task.stored:
+        name = episode.episode_id
+        if name in task.known.here:
             return
         folder = task.staging / f'{done:06d}_{len(videos):04d}'
-        if episode.episode_id in videos:  # planned anew: the first attempt is thrown away
-            folder = next(iter(videos.pop(episode.episode_id).values())).path.parent
+        if name in videos:  # planned anew: the first attempt is thrown away
+            folder = next(iter(videos.pop(name).values())).path.parent
         shutil.rmtree(folder, ignore_errors=True)
-        videos[episode.episode_id] = encode_videos(episode, folder, task.contract)
+        fingerprints[name] = fingerprint(episode, task.contract)
+        videos[name] = encode_videos(episode, folder, task.contract)
 
     return encode
