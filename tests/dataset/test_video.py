@@ -11,16 +11,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_episodes import picture, psnr_db
 
-from qt_ros.dataset.video import count_frames, decode_video, encode_video
+from qt_ros.dataset.video import VideoWriter, count_frames, decode_video
 from qt_ros.errors import DatasetError
 
 
 def encode(frames: list[np.ndarray], path: Path, *, length: int | None = None, rate_hz=10.0):
     size = frames[0].shape[:2] if frames else (32, 48)
     length = len(frames) if length is None else length
-    return encode_video(
-        iter(frames), path, length=length, size=size, rate_hz=rate_hz, what='episode x: camera c'
-    )
+    with VideoWriter(
+        path, length=length, size=size, rate_hz=rate_hz, what='episode x: camera c'
+    ) as video:
+        for frame in frames:
+            video.add(frame)
+    return video.result()
 
 
 @settings(max_examples=12, deadline=None)
