@@ -51,6 +51,8 @@ def video_pictures(
                 row = round((frame.time - start_s) * fps)
                 if row > left.next:
                     break
+                if row == left.next and frame.is_corrupt:  # the decoder made up for lost data
+                    raise EpisodeError(f'{what} is damaged at frame {row}; restore the file')
                 yield from left.take(row, partial(_frame, frame, reformatter, feature))
                 if left.done:
                     return
