@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from sums import wrong_sums
 
 from qt_ros.processes import free_domain
 
@@ -39,3 +42,20 @@ def ros_domain(monkeypatch: pytest.MonkeyPatch) -> int:
     monkeypatch.setenv('ROS_DOMAIN_ID', str(domain))
     monkeypatch.setenv('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
     return domain
+
+
+@pytest.fixture(scope='session', autouse=True)
+def every_report_adds_up() -> Iterator[None]:
+    """Check the sums of every conversion that any test makes in this process."""
+    from qt_ros.bags import converter
+
+    summarise = converter.summarise
+
+    def checked(*args: Any) -> dict[str, Any]:
+        report = summarise(*args)
+        assert wrong_sums(report) == []
+        return report
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(converter, 'summarise', checked)
+        yield

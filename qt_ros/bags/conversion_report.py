@@ -1,28 +1,50 @@
-"""The report of a conversion: every message accounted for, ages, validity, cuts, speed."""
+"""The report of a conversion: every message accounted for, ages, validity, cuts, speed.
+
+`conversion_report.json` in the dataset's folder is about the last run alone, whatever it did. A
+run that brought episodes is also kept, as one line of `meta/conversions.jsonl`: so the account of
+a bag stays when a later run passes it over, and runs that bring nothing push nothing out. The
+newest `HISTORY_BYTES` of it are kept.
+"""
 
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qt_ros.bags.accounting import add_up
 from qt_ros.bags.ages import Ages
 from qt_ros.contract import Contract
+from qt_ros.dataset.files import write_text
 
 if TYPE_CHECKING:
     from qt_ros.bags.work import BagResult
 
 REPORT = 'conversion_report.json'
+HISTORY = 'meta/conversions.jsonl'
+HISTORY_BYTES = 32 << 20  # some 10 000 bags
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a run took. cpu_s: of all processes and machines, the committer's included."""
+
+    seconds: float
+    cpu_s: float
+    committer_cpu_s: float
 
 
 def summarise(
-    results: Sequence[BagResult], contract: Contract, out: Path, status: int, seconds: float
+    results: Sequence[BagResult], contract: Contract, out: Path, status: int, cost: Cost
 ) -> dict[str, Any]:
-    """Return the report of one run: totals first, then each bag."""
+    """Return the report of one run: totals first, then each bag.
+
+    The counts of a topic add up: read = used + skipped; over all topics of a bag, read = messages.
+    """
     bags = [result.report for result in results]
     episodes = [row for bag in bags for row in bag['episodes']]
     recorded_s = sum(bag['duration_s'] for bag in bags)
@@ -46,20 +68,50 @@ def summarise(
         'cuts': sum(bag.get('cuts', 0) for bag in bags),
         'streams': {stream: _stream(results, stream) for stream in contract.streams},
         'topics': add_up(bag['topics'] for bag in bags),
-        'seconds': round(seconds, 3),
         'recorded_s': round(recorded_s, 3),
-        'times_real_time': round(recorded_s / seconds, 2) if seconds > 0 else 0.0,
+        'seconds': round(cost.seconds, 3),
+        'times_real_time': _ratio(recorded_s, cost.seconds),
+        'cpu_seconds': round(cost.cpu_s, 3),
+        'committer_cpu_seconds': round(cost.committer_cpu_s, 3),
+        'times_real_time_per_core': _ratio(recorded_s, cost.cpu_s),
         'per_bag': bags,
     }
 
 
-def write_report(out: Path, report: dict[str, Any]) -> Path:
-    """Write the report into the dataset's folder, whole or not at all."""
-    path = out / REPORT
-    temporary = path.with_suffix('.json.tmp')
-    temporary.write_text(json.dumps(report, indent=1, ensure_ascii=False), encoding='utf-8')
-    os.replace(temporary, path)
-    return path
+def write_report(out: Path, report: dict[str, Any]) -> None:
+    """Write the report into the dataset's folder; keep it if the run brought episodes."""
+    write_text(out / REPORT, json.dumps(report, indent=1, ensure_ascii=False))
+    if not report['episodes']['new']:
+        return
+    kept = [json.dumps(report, ensure_ascii=False)]
+    size = len(kept[0])
+    for line in reversed(_lines(out / HISTORY)):
+        size += len(line)
+        if size > HISTORY_BYTES:
+            break
+        kept.append(line)
+    # Written anew, not appended to: the file may be shared with a copy of the dataset.
+    write_text(out / HISTORY, '\n'.join(reversed(kept)) + '\n')
+
+
+def history(out: Path) -> list[dict[str, Any]]:
+    """Return the reports of the runs that brought episodes, the oldest first."""
+    found = []
+    for line in _lines(out / HISTORY):
+        with suppress(ValueError):  # a line that someone has edited must not hide the others
+            found.append(json.loads(line))
+    return found
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return [line for line in path.read_text(encoding='utf-8').split('\n') if line]
+    except (FileNotFoundError, UnicodeDecodeError):
+        return []
+
+
+def _ratio(recorded_s: float, seconds: float) -> float:
+    return round(recorded_s / seconds, 2) if seconds > 0 else 0.0
 
 
 def _stream(results: Sequence[BagResult], stream: str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from qt_ros.bags.accounting import STORED
-from qt_ros.bags.conversion_report import REPORT, summarise, write_report
+from qt_ros.bags.conversion_report import REPORT, Cost, summarise, write_report
 from qt_ros.bags.finding import find_bags
 from qt_ros.bags.known import Recordings, passed_over
 from qt_ros.bags.labels import Label, read_labels
@@ -98,7 +98,7 @@ class _Run:
     batch: int
 
     def __post_init__(self) -> None:
-        self._begin = time.perf_counter()
+        self._begin, self._cpu_begin = time.perf_counter(), time.process_time()
         self._results: list[BagResult] = []
 
     def appending(self, out: Path) -> ConversionResult:
@@ -153,8 +153,15 @@ class _Run:
 
     def _report(self, out: Path, nothing: bool) -> dict[str, Any]:
         status = _status(self._results, nothing)
-        seconds = time.perf_counter() - self._begin
-        return summarise(self._results, self.contract, out, status, seconds)
+        own_s = time.process_time() - self._cpu_begin
+        bags_s = sum(each.report['cpu_seconds'] for each in self._results)
+        here = self.ray is None and min(self.workers or 1, len(self.paths)) == 1
+        cost = Cost(
+            seconds=time.perf_counter() - self._begin,
+            cpu_s=own_s if here else own_s + bags_s,
+            committer_cpu_s=own_s - bags_s if here else own_s,
+        )
+        return summarise(self._results, self.contract, out, status, cost)
 
 
 def append(result: BagResult, writer: DatasetWriter, known: Recordings) -> None:

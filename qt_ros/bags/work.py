@@ -77,9 +77,10 @@ def not_converted(task: BagTask, *problems: str) -> BagResult:
 
 def _completed(result: BagResult) -> BagResult:
     """Fill in what every report of a bag has."""
-    defaults = {'messages': 0, 'topics': {}, 'partial': False, 'duration_s': 0}
+    defaults = {'messages': 0, 'topics': {}, 'partial': False, 'duration_s': 0, 'problems': []}
     for name, default in {**defaults, 'seconds': 0.0, 'cpu_seconds': 0.0}.items():
         result.report.setdefault(name, default)
+    result.report['problems'] = list(dict.fromkeys(result.report['problems']))
     return result
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,12 @@ DESCRIPTION = (
     'Convert recordings to episodes of a dataset. Episodes that it has already are passed over, '
     'so the command can be repeated when there are new recordings. ROS is not needed.'
 )
+PROBLEMS_SHOWN = 30
+TICKS_LOST = {
+    'leading': 'before every stream had a sample',
+    'in_gaps': 'in gaps',
+    'without_command': 'without a command',
+}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +42,23 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument('--labels', type=Path, metavar='CSV', help='outcomes given after the fact')
     parser.add_argument(
-        '--workers', type=positive, default=cores(), metavar='N', help='processes (%(default)s)'
+        '--replace',
+        action='store_true',
+        help='convert anew what the dataset has already, and put it in the place of that',
+    )
+    parser.add_argument(
+        '--workers',
+        type=positive,
+        metavar='N',
+        help=f'recordings converted at a time (default: one for each core, here {cores()})',
+    )
+    parser.add_argument(
+        '--ray',
+        nargs='?',
+        const='local',
+        metavar='ADDRESS',
+        help='convert on a Ray cluster: auto or HOST:PORT of its head, which must be trusted and '
+        'see the recordings at the same paths; without ADDRESS one is started on this machine',
     )
 
 
@@ -44,56 +69,115 @@ def cores() -> int:
 
 def run(args: argparse.Namespace, console: Console) -> int:
     """Convert; status 1 if nothing could be, 3 if something was left out."""
-    from qt_ros.bags.converter import REPORT, convert
+    from qt_ros.bags.conversion_report import HISTORY, REPORT
+    from qt_ros.bags.converter import convert
     from qt_ros.contract import Contract
     from qt_ros.loop.rounds import problems
 
     contract = Contract.load(args.contract)
-    with console.task('Converting') as task:
+    workers = args.workers or (None if args.ray else cores())
+    # Ray prints to stdout what befalls its workers; there only the result belongs.
+    with console.task('Converting') as task, redirect_stdout(sys.stderr):
         result = convert(
             args.bags,
             contract,
             args.out,
             labels=args.labels,
-            workers=args.workers,
+            workers=workers,
+            ray=args.ray,
+            replace=args.replace,
             progress=lambda at: task.update(
                 at['done'], at['total'], f'{at["episodes"]} episodes, {at["rows"]} rows'
             ),
         )
     report = result.report
     console.result(report)
+    said = problems(report)
     if result.status == FAILED:
-        raise QtRosError([f'nothing was written to {args.out}', *problems(report)])
-    _show(report, console)
-    for problem in problems(report):
+        raise QtRosError([f'nothing was written to {args.out}', *said])
+    _show(report, contract.rate_hz, console)
+    for problem in said[:PROBLEMS_SHOWN]:
         console.say(f'! {problem}')
+    if len(said) > PROBLEMS_SHOWN:
+        console.say(f'! and {len(said) - PROBLEMS_SHOWN} more, in {args.out / REPORT}')
     console.print(f'{args.out / REPORT} accounts for every message')
+    if report['episodes']['already_there']:
+        console.print(f'{args.out / HISTORY} does for what earlier runs brought')
     return result.status
 
 
-def _show(report: dict[str, Any], console: Console) -> None:
-    episodes = report['episodes']
-    outcomes = ', '.join(f'{count} {name}' for name, count in episodes['by_outcome'].items())
-    console.print(
-        f'{episodes["new"]} new episodes ({outcomes or "none"}), {report["rows"]} rows; '
-        f'{episodes["already_there"]} already there, {episodes["left_out"]} left out; '
-        f'{report["seconds"]:.1f} s, {report["times_real_time"]:.1f} times real time'
-    )
+def _show(report: dict[str, Any], rate_hz: float, console: Console) -> None:
+    for line in _summary(report, rate_hz):
+        console.print(line)
     rows = []
     for name, stream in report['streams'].items():
-        age = stream['age_ms'] or {}
-        valid = stream['valid_share']
-        rows.append((name, age.get('p50'), age.get('p99'), age.get('max'), valid))
-    console.table(('stream', 'age p50 ms', 'p99', 'max', 'fresh share'), rows)
+        age = stream['age_ms']
+        if age is not None:
+            # Whole numbers from 100 ms on, so that a table never says 1e+03.
+            ages = [
+                round(age[part]) if age[part] >= 100 else age[part]
+                for part in ('p50', 'p90', 'p99', 'max')
+            ]
+            share = _percent(stream['valid_share'])
+            rows.append((name, *ages, share, stream['backwards'], stream['duplicates']))
+    names = ('stream', 'age p50 [ms]', 'p90', 'p99', 'max', 'in time')
+    console.table((*names, 'stamps backwards', 'equal'), rows)
     console.table(
-        ('topic', 'read', 'used', 'skipped because'),
+        ('topic', 'read', 'used', 'skipped', 'because'),
         [
-            (
-                name,
-                topic['read'],
-                topic['used'],
-                ', '.join(f'{why} {count}' for why, count in topic['skipped'].items() if count),
-            )
+            (name, topic['read'], topic['used'], topic['read'] - topic['used'], _because(topic))
             for name, topic in report['topics'].items()
         ],
     )
+
+
+def _summary(report: dict[str, Any], rate_hz: float) -> Iterator[str]:
+    """Yield what a run did, a line for recordings, episodes, ticks that gave no row, and time."""
+    bags, episodes, ticks = report['bags'], report['episodes'], report['ticks']
+    yield f'{_count(bags["total"], "recording")}: {_each(bags, without="total")}'
+    made = [
+        f'{_count(episodes["new"], "new episode")}, {_count(report["rows"], "row")}'
+        f' ({report["rows"] / rate_hz:.1f} s)'
+    ]
+    made += [
+        f'{_count(episodes[key], "episode")} {word}'
+        for word, key in (
+            ('already there', 'already_there'),
+            ('left out for want of a row', 'left_out'),
+        )
+        if episodes[key]
+    ]
+    if report['cuts']:
+        made.append(f'{_count(report["cuts"], "cut")} at gaps')
+    yield '; '.join(made)
+    if episodes['new']:
+        yield f'outcome: {_each(episodes["by_outcome"])}; source: {_each(episodes["by_source"])}'
+    lost = [f'{ticks[key]} {word}' for key, word in TICKS_LOST.items() if ticks.get(key)]
+    if lost:
+        yield f'{_count(ticks["planned"], "tick")}, of which without a row: {", ".join(lost)}'
+    yield (
+        f'{report["recorded_s"]:.1f} s of recordings in {report["seconds"]:.1f} s'
+        f' ({report["times_real_time"]:.1f} times real time); {report["cpu_seconds"]:.1f} s of CPU'
+        f' ({report["times_real_time_per_core"]:.1f} times real time a core)'
+    )
+
+
+def _because(topic: dict[str, Any]) -> str:
+    """Return the reasons for which messages of a topic were skipped, the most frequent first."""
+    reasons = sorted(topic['skipped'].items(), key=lambda reason: -reason[1])
+    if len(reasons) == 1:
+        return reasons[0][0]
+    return ', '.join(f'{why}: {count}' for why, count in reasons)
+
+
+def _each(counts: dict[str, int], without: str = '') -> str:
+    return ', '.join(f'{count} {name}' for name, count in counts.items() if name != without)
+
+
+def _count(number: int, name: str) -> str:
+    return f'{number} {name}' if number == 1 else f'{number} {name}s'
+
+
+def _percent(share: float) -> str:
+    """Return a share as a percentage that says 100 only when nothing is missing."""
+    return f'{int(share * 1000) / 10:g}%'
