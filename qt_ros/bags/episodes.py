@@ -194,6 +194,11 @@ class BagConversion:
                 f' {self.contract.max_gap_s:g} s; only a part that reaches the end keeps the'
                 ' outcome'
             )
+        elif result.built[0].episode.outcome != result.segment.outcome:
+            self.problems.append(
+                f'{who} goes on for longer than its samples do; whether it ended as'
+                f' {result.segment.outcome!r} is not to be seen, so its outcome is unknown'
+            )
         if result.undeclared:
             self.problems.append(
                 f'{who}: {result.undeclared} ticks of the policy used samples that were not'

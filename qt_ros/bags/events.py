@@ -85,8 +85,9 @@ class RecordedTimes:
         at = int(np.searchsorted(self.ordinals, ordinal))
         low = min(max(at - NEAR // 2, 0), max(len(self.ordinals) - NEAR, 0))
         near = slice(low, low + NEAR)
+        ahead_ns = np.sort(self.stamps_ns[near] - self.log_ns[near])
         # The middle one of some, so that a single odd stamp does not move an episode.
-        return log_ns + int(np.median(self.stamps_ns[near] - self.log_ns[near]))
+        return log_ns + int(ahead_ns[len(ahead_ns) // 2])
 
 
 def _placed(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 
 from qt_ros.bags.labels import Label
@@ -149,13 +148,15 @@ def _segment(found: Segmentation, name: str, label: Label, start_ns: int, stop_n
 
 def _check_overlaps(segments: Sequence[Segment], problems: list[str]) -> None:
     """Tell of episodes that share time: both keep it, it may be meant (a task and its parts)."""
-    for before, after in pairwise(segments):
+    before = segments[0]
+    for after in segments[1:]:
         if after.start_ns < before.stop_ns:
             problems.append(
                 f'labels: episodes {before.episode_id!r} and {after.episode_id!r} overlap by'
                 f' {(min(before.stop_ns, after.stop_ns) - after.start_ns) / 1e9:.3f} s; both keep'
                 ' these rows'
             )
+        before = max(before, after, key=lambda each: each.stop_ns)
 
 
 def _ended(
