@@ -1,9 +1,10 @@
 """Records one bag per episode: everything that the contract names, and how the episode went.
 
 `/recorder/start_episode` opens a bag and marks the START, `/recorder/end_episode` marks the STOP
-with its outcome, closes the bag and reports what is in it. Each bag begins with the newest message
-of every observation from just before the START, at its true time, so that tick 0 has a full
-observation. The contract travels in the bag's custom data.
+with its outcome, closes the bag and reports what is in it. Each bag begins with the newest
+messages of every observation from just before the START, at their true times, so that tick 0 has a
+full observation: several, for the one that came last need not be the one that was stamped last.
+The contract travels in the bag's custom data.
 
 A disk that fails ends the episode as aborted, never the node. What a killed recorder left
 unfinished is found at the next start, kept as NAME.recovered and reported.
@@ -18,6 +19,7 @@ import secrets
 import shutil
 import sys
 import time
+from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,6 +55,7 @@ STEP_TYPE = 'q_transformer_ros/msg/PolicyStep'
 EVENT_TYPE = 'q_transformer_ros/msg/EpisodeEvent'
 FIRST_S = 2.0  # that an episode waits at most for streams that were never heard yet
 HEAD_S = 2.0  # a message from before the START that is older is no observation of tick 0
+LATE_S, LATE = 0.5, 50  # among those that came in this time, at most so many, order is not sure
 DRAIN_S = 0.01  # how often messages are taken; the middleware notes when they came
 POLL_S = 0.5  # how often publishers and the disk are looked at
 QUIET_S = 0.005  # without a message for this long, nothing is on its way any more
@@ -78,7 +81,7 @@ class Recorder(Node):
         self._declare()
         self._lock = _locked(self.out)
         self._running: Running | None = None
-        self._newest: dict[str, tuple[bytes, Arrival]] = {}
+        self._newest: dict[str, deque[tuple[bytes, Arrival]]] = {}
         self._own_events: list[EpisodeEvent] = []
         self._log_clock = self._make_log_clock()
         events = self.contract.episodes.topic or '/episode/events'
@@ -142,7 +145,10 @@ class Recorder(Node):
         if self._running is not None:
             self._running.bag.put(topic, data, arrival)
         if topic in self._observed:
-            self._newest[topic] = (data, arrival)
+            newest = self._newest.setdefault(topic, deque(maxlen=LATE))
+            while newest and arrival.monotonic_s - newest[0][1].monotonic_s > LATE_S:
+                newest.popleft()
+            newest.append((data, arrival))
 
     def _now_ns(self) -> int:
         """Return the time (ns), also while callbacks, and so the node's clock, are held up."""
@@ -189,10 +195,11 @@ class Recorder(Node):
         )
         event.header.stamp = to_stamp(self._now_ns())
         now_s = time.monotonic()
-        for topic, (data, arrival) in self._newest.items():
-            if now_s - arrival.monotonic_s <= HEAD_S or self._topics.latched(topic):
-                log_ns = self._log_clock.log_ns(arrival, lambda: True)
-                bag.put_at(topic, data, log_ns, early=True)
+        for topic, newest in self._newest.items():
+            for data, arrival in newest:
+                if now_s - arrival.monotonic_s <= HEAD_S or self._topics.latched(topic):
+                    log_ns = self._log_clock.log_ns(arrival, lambda: True)
+                    bag.put_at(topic, data, log_ns, early=True)
         self._running = Running(bag, event, tuple(topics))
         self._mark(event)
         announce('start', episode_id=episode_id, uri=str(bag.uri))

@@ -1,6 +1,8 @@
-"""A robot that is no good: a camera with jitter, drops and late images; two joints and a gripper.
+"""A robot that is no good: jitter, drops and late messages; a camera, two joints and a gripper.
 
-Run as a program by the tests. It follows the commands, so what it measures depends on them.
+Run as a program by the tests. It follows the commands, so what it measures depends on them. With
+`--apart` everything goes two ways: by its own topic, late but whole, and by the same topic under
+/near, with delays of its own and with losses; a node that listens there misses what others hear.
 """
 
 from __future__ import annotations
@@ -10,12 +12,15 @@ import contextlib
 import json
 import random
 import sys
+from functools import partial
+from typing import Any
 
 import cv2
 import numpy as np
 import rclpy
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
+from rclpy.publisher import Publisher
 from sensor_msgs.msg import CompressedImage, JointState
 from std_msgs.msg import Float64MultiArray, String
 from trajectory_msgs.msg import JointTrajectory
@@ -32,13 +37,13 @@ class FakeRobot(Node):
         self.target = np.zeros(3)
         self.frozen = False
         self.images = 0
-        self.joints = self.create_publisher(JointState, '/joint_states', 10)
+        self.joints = self.ways(JointState, '/joint_states')
         self.create_subscription(JointTrajectory, '/arm/joint_trajectory', self.on_arm, 10)
         self.create_subscription(Float64MultiArray, '/gripper/commands', self.on_gripper, 10)
         self.create_subscription(String, '/fake/do', self.on_do, 10)
         self.create_timer(0.02, self.publish_joints)
         if not options.blind:
-            self.eye = self.create_publisher(CompressedImage, '/eye/compressed', 10)
+            self.eye = self.ways(CompressedImage, '/eye/compressed')
             self.create_timer(0.05, self.publish_image)
 
     def on_arm(self, message: JointTrajectory) -> None:
@@ -55,7 +60,7 @@ class FakeRobot(Node):
         message = JointState(name=self.options.joints.split(','))
         message.position = (self.position + self.random.gauss(0, 1e-3)).tolist()
         message.header.stamp = self.get_clock().now().to_msg()
-        self.joints.publish(message)
+        self.send(self.joints, message)
 
     def publish_image(self) -> None:
         self.images += 1
@@ -66,10 +71,21 @@ class FakeRobot(Node):
         message = CompressedImage(format='jpeg')
         message.data = cv2.imencode('.jpg', picture)[1].tobytes()
         message.header.stamp = self.get_clock().now().to_msg()
-        delay_s = self.random.uniform(0.0, self.options.jitter_s)
-        if self.random.random() < self.options.late:
-            delay_s += 0.12  # later than the next image, and than a tick that it belongs before
-        self.later(delay_s, lambda: self.eye.publish(message))
+        self.send(self.eye, message)
+
+    def ways(self, kind: type, topic: str) -> list[Publisher]:
+        """Return the publishers that a stream goes by, the whole one first."""
+        names = [topic, f'/near{topic}'] if self.options.apart else [topic]
+        return [self.create_publisher(kind, name, 10) for name in names]
+
+    def send(self, ways: list[Publisher], message: Any) -> None:
+        for publisher in ways:
+            if publisher is not ways[0] and self.random.random() < self.options.drops:
+                continue
+            delay_s = self.random.uniform(0.0, self.options.jitter_s)
+            if self.random.random() < self.options.late:
+                delay_s += 0.12  # later than the next one, and than a tick that it belongs before
+            self.later(delay_s, partial(publisher.publish, message))
 
     def later(self, delay_s: float, action) -> None:
         if delay_s <= 0:
@@ -89,6 +105,7 @@ def main() -> None:
     parser.add_argument('--jitter-s', type=float, default=0.0)
     parser.add_argument('--drops', type=float, default=0.0)
     parser.add_argument('--late', type=float, default=0.0)
+    parser.add_argument('--apart', action='store_true', help='send by two ways')
     parser.add_argument('--blind', action='store_true', help='no camera')
     parser.add_argument('--joints', default='one,two,gripper')
     rclpy.init()

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -189,8 +189,13 @@ def recorder(folder: Path, text: str = CONTRACT, **parameters: Any) -> Process:
 
 
 @contextmanager
-def in_process(make: Callable[..., Any], run: Path, **parameters: Any) -> Iterator[Any]:
-    """Run a policy node in a thread of this process; it is active once the body runs."""
+def in_process(
+    make: Callable[..., Any], run: Path, remap: Mapping[str, str] | None = None, **parameters: Any
+) -> Iterator[Any]:
+    """Run a policy node in a thread of this process; it is active once the body runs.
+
+    `remap` {topic: the one that it listens to instead}.
+    """
     import rclpy
     from rclpy.executors import SingleThreadedExecutor
     from rclpy.lifecycle import TransitionCallbackReturn
@@ -199,8 +204,10 @@ def in_process(make: Callable[..., Any], run: Path, **parameters: Any) -> Iterat
     given = {'checkpoint': str(run), 'start_timeout_s': 10.0, **parameters}
     context = rclpy.Context()
     rclpy.init(context=context)
+    rules = [part for old, new in (remap or {}).items() for part in ('-r', f'{old}:={new}')]
     node = make(
         context=context,
+        cli_args=['--ros-args', *rules] if rules else None,
         parameter_overrides=[Parameter(name, value=value) for name, value in given.items()],
     )
     executor = SingleThreadedExecutor(context=context)
@@ -341,3 +348,15 @@ def converted(bag: str, text: str = CONTRACT) -> Any:
         (segment,) = conversion.segments
         (built,) = conversion.convert(segment, keep).built
         return built, images
+
+
+def heard_by_the_recorder(bag: str, text: str = CONTRACT) -> Any:
+    """Return {stream: stamps, rising} that the recorder heard, and {stream: how disordered}."""
+    from qt_ros.bags.reader import BagReader
+    from qt_ros.bags.sources import BagSources
+    from qt_ros.contract import Contract
+
+    with BagReader(Path(bag)) as reader:
+        sources = BagSources(Contract.parse(text), reader)
+        times = {stream: stamps for stream, (stamps, _) in sources.stream_times().items()}
+        return times, sources.disorder()
