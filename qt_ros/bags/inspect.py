@@ -1,64 +1,76 @@
-"""Say what a recording holds and what looks wrong in it, in numbers and in words."""
+"""Measure a recording: what it holds, how regular its stamps are, what decodes."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from qt_ros.bags.findings import FAR_MS, what_looks_wrong
 from qt_ros.bags.index import NO_STAMP, TopicIndex, index_bag
 from qt_ros.bags.reader import BagReader
 from qt_ros.bags.types import deserialize, why_unreadable
+from qt_ros.compressed_images import read_compressed
 from qt_ros.errors import QtRosError
-from qt_ros.message_types import CAMERA_TYPES, JOINT_STATE, JOINT_TRAJECTORY
+from qt_ros.message_types import CAMERA_TYPES, IMAGE, JOINT_STATE, JOINT_TRAJECTORY
+from qt_ros.picture import DEPTH, Picture
+from qt_ros.raw_images import read_raw
 
 GAP_FACTOR = 3  # an interval of more than this many medians is a gap ...
 GAP_LEAST_NS = 50_000_000  # ... if it is also longer than this
-AHEAD_MS = 1_000.0  # header stamps further than this from the log time are told
-DRIFT_MS = 200.0
-IRREGULAR = 0.1  # a topic with gaps in more than this share of its intervals has no rate
+SAMPLES = 3  # messages of each topic that are decoded
+
+Index = Mapping[str, TopicIndex]
+Ints = NDArray[np.int64]
 
 
 def inspect_bag(path: Path | str) -> dict[str, Any]:
     """Return what `qt-ros inspect --json` prints about a recording.
 
     messages, duration_s [s], storage, topics {name: {type, count, rate_hz, header_minus_log_ms
-    {min, median, max} or None, gaps, backwards, zero_stamps, decodes}}, problems (sentences), and
-    besides: partial, cameras {topic: [height, width]}, joints {topic: [names]}.
+    {min, median, max} or None, gaps, backwards, zero_stamps, decodes}}, problems (sentences).
+    Besides, of the recording: path, partial, cameras {topic: [height, width]}, depth_cameras
+    {topic: [near, far] [m] or None}, joints {topic: [names]}; of a topic: encoding,
+    repeated_stamps, longest_gap_s.
     Raises `BagError` only if there is nothing to open.
     """
     with BagReader(path) as bag:
         index = index_bag(bag)
-        firsts = _first_messages(bag, index)
-        topics = {
-            name: _topic(bag, name, index.get(name), firsts.get(name))
-            for name in sorted(bag.topics)
-        }
-        problems = list(bag.problems)
+        samples = _Samples(bag, index)
+        topics = {name: _topic(bag, name, index.get(name)) for name in sorted(bag.topics)}
         for name, entry in topics.items():
-            problems += _problems_of(name, entry, index.get(name), firsts.get(name))
-        if not bag.count:
-            problems.append('the recording holds no messages')
-        elif not any(entry['decodes'] for entry in topics.values()):
-            problems.append('none of its messages can be decoded, so it cannot be converted')
-        return {
+            entry['decodes'] = bool(samples.messages.get(name))
+        firsts = {name: samples.messages[name][0] for name in topics if topics[name]['decodes']}
+        pictures = samples.pictures()
+        found = {
             'path': str(path),
             'storage': bag.kind,
             'messages': bag.count,
             'duration_s': _duration_s(index),
             'partial': bag.partial,
             'topics': topics,
-            'cameras': {
-                name: size for name, m in firsts.items() if (size := _image_size(bag, name, m))
+            'cameras': {name: [*each.pixels.shape[:2]] for name, each in pictures.items()},
+            'depth_cameras': {
+                name: _near_far(each) for name, each in pictures.items() if each.kind == DEPTH
             },
             'joints': {
                 name: names for name, m in firsts.items() if (names := joint_names(m)) is not None
             },
-            'problems': list(dict.fromkeys(problems)),
         }
+        breaks = bag.breaks()
+        own = [*bag.problems, *samples.problems]
+    if breaks and len(bag.paths) == 1:
+        own.append(
+            f'{", ".join(breaks)}: begins before or long after the file before it ends; these'
+            ' files look like recordings of their own: give them one by one'
+        )
+    found['problems'] = [
+        *dict.fromkeys([*own, *what_looks_wrong(found, samples.unreadable, index)])
+    ]
+    return found
 
 
 def joint_names(message: Any) -> list[str] | None:
@@ -74,46 +86,64 @@ def joint_names(message: Any) -> list[str] | None:
     return list(message.name) or [str(i) for i in range(len(message.position))]
 
 
-def gap_count(stamps_ns: NDArray[np.int64]) -> int:
+def gap_count(stamps_ns: Ints) -> int:
     """Return how many intervals between (N,) stamps [ns] are out of line with the rest.
 
     Stamps 0, 10, 20, 500, 510 ms: one gap (480 ms against a median of 10 ms).
     """
+    return len(gaps_ns(stamps_ns))
+
+
+def gaps_ns(stamps_ns: Ints) -> Ints:
+    """Return the intervals between (N,) stamps that are out of line with the rest, (G,) [ns]."""
     intervals = np.diff(np.sort(stamps_ns))
     intervals = intervals[intervals > 0]
     if len(intervals) < 2:
-        return 0
-    limit = max(GAP_FACTOR * float(np.median(intervals)), GAP_LEAST_NS)
-    return int((intervals > limit).sum())
+        return intervals[:0]
+    return intervals[intervals > max(GAP_FACTOR * float(np.median(intervals)), GAP_LEAST_NS)]
 
 
-def format_inspection(found: dict[str, Any]) -> str:
-    """Return the inspection as a table for people."""
-    lines = [
-        f'{found["path"]}: {found["messages"]} messages in {found["duration_s"]:.2f} s'
-        f' ({found["storage"]}{", partial" if found["partial"] else ""})',
-        '',
-        f'{"topic":<44} {"type":<38} {"count":>7} {"Hz":>7} {"header-log ms":>14} {"gaps":>5}',
-    ]
-    for name, entry in found['topics'].items():
-        offset = entry['header_minus_log_ms']
-        lines.append(
-            f'{name:<44} {entry["type"]:<38} {entry["count"]:>7}'
-            f' {_number(entry["rate_hz"]):>7}'
-            f' {_number(offset["median"] if offset else None):>14} {entry["gaps"]:>5}'
-            f'{"" if entry["decodes"] or not entry["count"] else "  not decoded"}'
-        )
-    for name, size in found['cameras'].items():
-        lines.append(f'camera {name}: {size[1]} x {size[0]}')
-    for name, joints in found['joints'].items():
-        lines.append(f'joints {name}: {", ".join(joints)}')
-    lines += ['', *(f'! {problem}' for problem in found['problems'])]
-    return '\n'.join(lines).rstrip()
+class _Samples:
+    """A few messages of each topic, decoded: the first, the last, one in the middle.
+
+    unreadable: {topic: why none of its messages can be decoded}
+    """
+
+    def __init__(self, bag: BagReader, index: Index) -> None:
+        self.problems: list[str] = []
+        self.messages: dict[str, list[Any]] = {}
+        self.unreadable = {
+            name: reason for name, info in bag.topics.items() if (reason := why_unreadable(info))
+        }
+        self._kinds = {name: info.type for name, info in bag.topics.items()}
+        places: list[int] = []
+        for name, each in index.items():
+            if name not in self.unreadable:
+                at = np.linspace(0, len(each) - 1, SAMPLES).astype(int)
+                places += [int(ordinal) for ordinal in each.ordinals[np.unique(at)]]
+        for topic, _, data, _ in bag.fetch(places):
+            try:
+                message = deserialize(bag.topics[topic], data, topic)
+            except QtRosError as exc:
+                self.problems.append(str(exc))
+                continue
+            self.messages.setdefault(topic, []).append(message)
+
+    def pictures(self) -> dict[str, Picture]:
+        """Return a decoded image of each camera; images that do not decode go to the problems."""
+        found: dict[str, Picture] = {}
+        for name in sorted(self.messages):
+            kind = self._kinds[name]
+            for message in self.messages[name] if kind in CAMERA_TYPES else ():
+                read = read_raw if kind == IMAGE else read_compressed
+                try:
+                    found.setdefault(name, read(message, False))
+                except QtRosError as exc:
+                    self.problems.append(f'{name}: an image does not decode: {exc}')
+        return found
 
 
-def _topic(
-    bag: BagReader, name: str, index: TopicIndex | None, first: Any | None
-) -> dict[str, Any]:
+def _topic(bag: BagReader, name: str, index: TopicIndex | None) -> dict[str, Any]:
     info = bag.topics[name]
     entry: dict[str, Any] = {
         'type': info.type,
@@ -123,124 +153,53 @@ def _topic(
         'gaps': 0,
         'backwards': 0,
         'zero_stamps': 0,
-        'decodes': first is not None,
+        'decodes': False,
+        'encoding': info.encoding,
+        'repeated_stamps': 0,
+        'longest_gap_s': None,
     }
     if index is None:
         return entry
-    stamps = index.stamps_ns('header')
+    stamped = index.stamped
+    if stamped.any():
+        offset_ms = (index.header_ns[stamped] - index.log_ns[stamped]) / 1e6
+        low, middle, high = np.percentile(offset_ms, (0, 50, 100))
+        entry['header_minus_log_ms'] = {
+            'min': round(float(low), 3),
+            'median': round(float(middle), 3),
+            'max': round(float(high), 3),
+        }
+        far = abs(middle) > FAR_MS
+        # On another clock than the log's, the log time cannot stand in for a missing stamp.
+        stamps = index.header_ns[stamped] if far else index.stamps_ns('header')
+        entry['repeated_stamps'] = int((np.diff(np.sort(index.header_ns[stamped])) == 0).sum())
+    else:
+        stamps = index.log_ns
     spans_ns = [int(times.max()) - int(times.min()) for times in (index.log_ns, stamps)]
     span_ns = spans_ns[0] or spans_ns[1]
     if len(index) > 1 and span_ns > 0:
         entry['rate_hz'] = round((len(index) - 1) / span_ns * 1e9, 3)
-    headers = index.header_ns[index.header_ns != NO_STAMP]
-    usable = (index.header_ns != NO_STAMP) & (index.header_ns != 0)
-    if usable.any():
-        offset = (index.header_ns[usable] - index.log_ns[usable]) / 1e6
-        entry['header_minus_log_ms'] = {
-            'min': round(float(offset.min()), 3),
-            'median': round(float(np.median(offset)), 3),
-            'max': round(float(offset.max()), 3),
-        }
-    entry['gaps'] = gap_count(stamps)
+    gaps = gaps_ns(stamps)
+    entry['gaps'] = len(gaps)
+    entry['longest_gap_s'] = round(int(gaps.max()) / 1e9, 3) if len(gaps) else None
     entry['backwards'] = int((np.diff(stamps) < 0).sum())
-    entry['zero_stamps'] = int((headers == 0).sum())
+    entry['zero_stamps'] = int((index.header_ns[index.header_ns != NO_STAMP] == 0).sum())
     return entry
 
 
-def _problems_of(
-    name: str, entry: dict[str, Any], index: TopicIndex | None, first: Any | None
-) -> list[str]:
-    """Put into words what looks wrong with one topic."""
-    found = []
-    if entry['zero_stamps'] and index is not None:
-        found.append(
-            f'{name}: {entry["zero_stamps"]} of {len(index)} header stamps are zero; their log'
-            ' time counts instead'
-        )
-    if entry['backwards']:
-        found.append(f'{name}: stamps go backwards {entry["backwards"]} times')
-    if entry['gaps'] > IRREGULAR * entry['count']:
-        found.append(f'{name}: comes irregularly ({entry["gaps"]} gaps)')
-    elif entry['gaps']:
-        found.append(f'{name}: {entry["gaps"]} gaps, messages were lost or not sent')
-    offset = entry['header_minus_log_ms']
-    if offset is None:
-        return found
-    if abs(offset['median']) > AHEAD_MS:
-        side = 'ahead of' if offset['median'] > 0 else 'behind'
-        hint = 'use clock: log'
-        if offset['median'] < -1e9:
-            hint = 'simulation time: use clock: header if every topic has it, else clock: log'
-        found.append(
-            f'{name}: header stamps are {_span(abs(offset["median"]))} {side} log time: {hint}'
-        )
-    if offset['max'] - offset['min'] > DRIFT_MS:
-        found.append(
-            f'{name}: header stamps drift or jump by {_span(offset["max"] - offset["min"])}'
-            ' against log time'
-        )
-    return found
-
-
-def _first_messages(bag: BagReader, index: dict[str, TopicIndex]) -> dict[str, Any]:
-    """Decode the first message of each topic; why one does not decode goes to the problems."""
-    found = {}
-    for name, info in bag.topics.items():
-        reason = why_unreadable(info)
-        if reason:
-            bag.problems.append(f'{name}: {reason}')
-    firsts = [int(each.ordinals[0]) for each in index.values()]
-    for topic, _, data, _ in bag.fetch(firsts):
-        info = bag.topics[topic]
-        if why_unreadable(info):
-            continue
-        try:
-            found[topic] = deserialize(info, data, topic)
-        except QtRosError as exc:
-            bag.problems.append(str(exc))
-    return found
-
-
-def _image_size(bag: BagReader, topic: str, message: Any) -> list[int] | None:
-    """Return [height, width] of an image message, None if it is none or damaged."""
-    kind = bag.topics[topic].type
-    if kind not in CAMERA_TYPES:
+def _near_far(picture: Picture) -> list[float] | None:
+    """Return between which depths nearly all of an image lies [m], None if it shows none."""
+    known = picture.pixels[np.isfinite(picture.pixels) & (picture.pixels > 0)]
+    if not known.size:
         return None
-    if hasattr(message, 'height'):
-        return [int(message.height), int(message.width)]
-    return encoded_size(message)
+    near, far = (float(f'{each:.2g}') for each in np.percentile(known, (1, 99)))
+    return [near, far] if near < far else None
 
 
-def encoded_size(message: Any) -> list[int] | None:
-    """Return [height, width] of a CompressedImage."""
-    data = bytes(message.data)
-    start = data.find(b'\x89PNG') if 'compressedDepth' in str(message.format) else 0
-    image = cv2.imdecode(np.frombuffer(data[max(start, 0) :], np.uint8), cv2.IMREAD_UNCHANGED)
-    return None if image is None else [int(image.shape[0]), int(image.shape[1])]
-
-
-def _duration_s(index: dict[str, TopicIndex]) -> float:
+def _duration_s(index: Index) -> float:
     """Return the time between the first and the last message [s], by log time."""
     if not index:
         return 0.0
     low = min(int(each.log_ns.min()) for each in index.values())
     high = max(int(each.log_ns.max()) for each in index.values())
     return (high - low) / 1e9
-
-
-def _span(ms: float) -> str:
-    """Say a length of time in the unit that people use."""
-    for limit, factor, unit in (
-        (1e3, 1, 'ms'),
-        (12e4, 1e3, 's'),
-        (72e5, 6e4, 'min'),
-        (17e7, 36e5, 'h'),
-        (63e9, 864e5, 'days'),
-    ):
-        if ms < limit:
-            return f'{ms / factor:.3g} {unit}'
-    return f'{ms / 31557600000:.3g} years'
-
-
-def _number(value: float | None) -> str:
-    return '-' if value is None else f'{value:.5g}'

@@ -185,7 +185,7 @@ def _store_of(kind: str, encoding: str, definition: str, form: str) -> Typestore
     raise BagError(
         f'the type {kind or "?"!r} is unknown: the recording {reason}, and'
         f' {"ROS 1 has" if ros1 else "neither an installed ROS nor the standard types have"} '
-        f'{"no such type" if ros1 else "it"}'
+        f'{"no such type" if ros1 else "it; source the ROS workspace that defines it"}'
     )
 
 
