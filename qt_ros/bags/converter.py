@@ -19,9 +19,11 @@ from qt_ros.bags.accounting import STORED
 from qt_ros.bags.conversion_report import REPORT, Cost, summarise, write_report
 from qt_ros.bags.finding import find_bags
 from qt_ros.bags.known import Recordings, passed_over
+from qt_ros.bags.labelling import check_applied, check_bags
 from qt_ros.bags.labels import Label, read_labels
 from qt_ros.bags.pools import run_tasks
 from qt_ros.bags.redoing import Redoing
+from qt_ros.bags.relabelling import not_followed
 from qt_ros.bags.work import BagResult, BagTask
 from qt_ros.contract import Contract
 from qt_ros.dataset import Dataset, DatasetWriter
@@ -98,6 +100,7 @@ class _Run:
     batch: int
 
     def __post_init__(self) -> None:
+        self._label_problems = check_bags(self.labels, [path.resolve() for path in self.paths])
         self._begin, self._cpu_begin = time.perf_counter(), time.process_time()
         self._results: list[BagResult] = []
 
@@ -109,6 +112,13 @@ class _Run:
             for _ in self._converted(writer, known):
                 pass
             nothing = len(writer) == 0
+        if self.labels and not nothing:
+            new = [
+                (_uri(Path(bag.report['bag'])), row['episode_id'])
+                for bag in self._results
+                for row in bag.report['episodes']
+            ]
+            self._label_problems += not_followed(self.labels, Dataset(out).episodes, new)
         report = self._report(out, nothing)
         if nothing and fresh:
             shutil.rmtree(out)  # made by this very call, and empty
@@ -161,7 +171,18 @@ class _Run:
             cpu_s=own_s if here else own_s + bags_s,
             committer_cpu_s=own_s - bags_s if here else own_s,
         )
-        return summarise(self._results, self.contract, out, status, cost)
+        report = summarise(self._results, self.contract, out, status, cost)
+        return {**report, 'labels': self._labels()}
+
+    def _labels(self) -> dict[str, Any]:
+        """Return what became of the rows of the label file, those of other recordings too."""
+        applied = {row for each in self._results for row in each.report.get('label_rows', ())}
+        unused = check_applied(self.labels, applied)
+        return {
+            'rows': len(self.labels),
+            'applied': len(applied),
+            'problems': [*self._label_problems, *unused],
+        }
 
 
 def append(result: BagResult, writer: DatasetWriter, known: Recordings) -> None:
@@ -234,7 +255,7 @@ def _progress(results: Sequence[BagResult], total: int) -> dict[str, Any]:
 
 def _status(results: Sequence[BagResult], nothing: bool) -> int:
     """Return 0, 1 or 3 as the command line does."""
-    fine = [each for each in results if each.report['result'] != 'failed']
+    fine = [each for each in results if each.report['result'] not in ('failed', 'changed')]
     if nothing or not fine:
         return FAILED
     whole = all(not each.report['partial'] and not each.report.get('left_out', 0) for each in fine)

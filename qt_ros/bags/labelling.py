@@ -89,10 +89,10 @@ def check_bags(labels: Sequence[Label], bags: Sequence[Path]) -> list[str]:
     return [f'labels: {len(elsewhere)} rows are about recordings that are not given: {shown}']
 
 
-def check_applied(labels: Sequence[Label], bags: Sequence[Path], applied: set[int]) -> list[str]:
-    """Return a remark about rows without a bag that fitted no episode of any of `bags`."""
+def check_applied(labels: Sequence[Label], applied: set[int]) -> list[str]:
+    """Return a remark about rows without a bag of which no recording had the episode."""
     unused = [label for label in labels if not label.bag and label.line not in applied]
-    if not unused or not bags:
+    if not unused:
         return []
     shown = ', '.join(label.episode_id for label in unused[:5])
     more = ', ...' if len(unused) > 5 else ''

@@ -49,6 +49,27 @@ class Matching:
         return found
 
 
+def not_followed(
+    labels: Sequence[Label], episodes: Sequence[EpisodeMeta], new: Iterable[tuple[str, str]]
+) -> list[str]:
+    """Return a remark about episodes that a dataset had before and that the rows contradict.
+
+    `new` are bag and id of those that were converted with the rows.
+    """
+    fresh = set(new)
+    old = [
+        f'{change.episode.episode_id} of {change.episode.bag_uri}'
+        for change in match(labels, episodes).changes(episodes)
+        if (change.episode.bag_uri, change.episode.episode_id) not in fresh
+    ]
+    if not old:
+        return []
+    return [
+        f'labels: {len(old)} episodes are in the dataset already and stay as they were labelled'
+        f' ({_some(old)}); to correct them run qt-ros label DATASET --csv FILE'
+    ]
+
+
 def match(labels: Sequence[Label], episodes: Sequence[EpisodeMeta]) -> Matching:
     """Find the episode of every row: by episode_index, by episode_id, or the only one of a bag.
 

@@ -88,6 +88,7 @@ def _fill(task: BagTask, bag: BagReader, result: BagResult) -> None:
     """Convert every segment of an open bag into `result`."""
     conversion = BagConversion(task.contract, bag, task.labels)
     report = result.report
+    report['label_rows'] = sorted(conversion.applied)
     times = [index.log_ns for index in conversion.sources.index.values() if len(index)]
     low, high = min(int(t.min()) for t in times), max(int(t.max()) for t in times)
     report.update(

@@ -204,4 +204,5 @@ def count_episodes(dataset: Path) -> dict[str, int]:
 
 def problems(report: dict[str, Any]) -> list[str]:
     """Return what a conversion report complains about, each with its bag."""
-    return [f'{bag["bag"]}: {problem}' for bag in report['per_bag'] for problem in bag['problems']]
+    found = [f'{bag["bag"]}: {text}' for bag in report['per_bag'] for text in bag['problems']]
+    return [*report['labels']['problems'], *found]

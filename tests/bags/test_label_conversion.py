@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 from made_bags import MS, T0, Bag, contract, make, steady
 
+from qt_ros.bags.converter import convert
 from qt_ros.bags.episodes import BagConversion, episodes_of
-from qt_ros.bags.labels import Label
+from qt_ros.bags.labels import Label, read_labels
 from qt_ros.bags.reader import BagReader
+from qt_ros.bags.relabelling import match
+from qt_ros.dataset import Dataset, relabel
 from qt_ros.episode import Episode
 from qt_ros.errors import BagError
 
@@ -224,3 +227,71 @@ def test_two_recorders_at_once(tmp_path):
     told = ' '.join(problems(bag, tmp_path / 'b'))
     assert "'a' has no STOP" in told
     assert "STOP of episode 'a' came after another episode had started" in told
+
+
+def written(bag: Bag, path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return bag.write(path)
+
+
+def test_a_run_tells_once_what_its_label_file_did_not_do(tmp_path):
+    for name in ('one', 'two'):
+        written(steady(start_ms=0 if name == 'one' else 50_000), tmp_path / 'bags' / name)
+    csv = tmp_path / 'labels.csv'
+    csv.write_text(
+        'bag;episode_id;outcome\none;e;failure\nelsewhere;e;failure\n;nobody;success\n'
+        'two;e;timeout\n'
+    )
+    result = convert([tmp_path / 'bags'], contract(), tmp_path / 'set', csv)
+    assert result.status == 0
+    assert (result.report['labels']['rows'], result.report['labels']['applied']) == (4, 2)
+    other, nobody = result.report['labels']['problems']
+    assert 'elsewhere' in other
+    assert 'nobody' in nobody
+    assert [e.outcome for e in Dataset(tmp_path / 'set').episodes] == ['failure', 'timeout']
+    assert not any(
+        'labels' in text for bag in result.report['per_bag'] for text in bag['problems']
+    )
+
+
+def test_what_is_in_the_dataset_already_is_corrected_by_label_only(tmp_path):
+    bag = written(steady(), tmp_path / 'bag')
+    convert([bag], contract(), tmp_path / 'set')
+    csv = tmp_path / 'labels.csv'
+    csv.write_text('bag,outcome\nbag,failure\n')
+    again = convert([bag], contract(), tmp_path / 'set', csv)
+    (told,) = again.report['labels']['problems']
+    assert 'qt-ros label' in told
+    (episode,) = Dataset(tmp_path / 'set').episodes
+    assert episode.outcome == 'success'
+    found = match(read_labels(csv), [episode])
+    assert [change.outcome for change in found.changes([episode])] == ['failure']
+    relabel(tmp_path / 'set', {0: 'failure'}, 'me')
+    assert convert([bag], contract(), tmp_path / 'set', csv).report['labels']['problems'] == []
+
+
+def test_a_row_that_could_mean_two_recordings_stops_the_run_before_it_begins(tmp_path):
+    for day in ('monday', 'tuesday'):
+        written(steady(), tmp_path / day / 'run')
+    csv = tmp_path / 'labels.csv'
+    csv.write_text('bag,outcome\nrun,success\n')
+    with pytest.raises(BagError, match=r'line 2 .* fits 2 recordings'):
+        convert([tmp_path / 'monday', tmp_path / 'tuesday'], contract(), tmp_path / 'set', csv)
+    assert not (tmp_path / 'set').exists()
+
+
+def test_the_file_of_a_conversion_can_be_corrected_and_used_again(tmp_path):
+    """Rows with times and no id mean the episodes that the conversion made of them."""
+    bag = written(steady(3.0, events=False), tmp_path / 'run')
+    csv = tmp_path / 'labels.csv'
+    rows = ['run,0.05,1.05,push,success', 'run,1.05,2.05,push,success', 'run,2.05,3.05,,failure']
+    csv.write_text('\n'.join(['bag,start_s,stop_s,instruction,outcome', *rows]))
+    convert([bag], contract(), tmp_path / 'set', csv)
+    episodes = Dataset(tmp_path / 'set').episodes
+    assert [e.episode_id for e in episodes] == ['run/0', 'run/1', 'run/2']
+    rows[1] = 'run,1.05,2.05,push it,timeout'
+    csv.write_text('\n'.join(['bag,start_s,stop_s,instruction,outcome', *rows]))
+    found = match(read_labels(csv), episodes)
+    assert (found.missing, found.problems) == ([], [])
+    (change,) = found.changes(episodes)
+    assert (change.episode.index, change.outcome, change.instruction) == (1, 'timeout', 'push it')

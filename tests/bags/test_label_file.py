@@ -235,7 +235,7 @@ def test_rows_of_other_recordings_are_told_once():
     assert '3 rows' in remark
     assert remark.endswith('x, y')
     unused = [Label('success', '', 'ep', line=9), Label('success', '', 'there', line=10)]
-    (remark,) = check_applied(unused, bags, {10})
+    (remark,) = check_applied(unused, {10})
     assert remark.endswith('ep')
 
 
