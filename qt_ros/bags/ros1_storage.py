@@ -162,7 +162,10 @@ class Ros1Storage:
         if kind == _CHUNK:
             yield from self._in_chunk(header, data)
         elif whole:
-            yield from self._take(kind, header, data)
+            try:
+                yield from self._take(kind, header, data)
+            except (_Damage, *_ERRORS) as exc:
+                self._report(f'{self.path.name}: a record is damaged: {exc}')
 
     def _in_chunk(self, header: dict[str, bytes], data: bytes) -> Iterator[Message]:
         method = header.get('compression', b'none').decode('ascii', 'replace')
