@@ -196,7 +196,7 @@ def _store_for(kind: str, definition: str, form: str, ros1: bool) -> Typestore:
     """Register the definition in the first store that it agrees with."""
     types = parse_definition(definition, kind, form)
     complete(types, _ros1_content if ros1 else _known_content)
-    if not ros1 and not _holds_fields(types, kind):
+    if not _holds_fields(types, kind, ros1_types() if ros1 else standard_types()):
         raise DefinitionError('fields of the standard type are missing')
     for store in (*_shared, Typestore()):
         try:
@@ -224,12 +224,12 @@ def _ros1_content(kind: str) -> Any:
     return ros1_types().fielddefs.get(kind)
 
 
-def _holds_fields(types: dict[str, Any], kind: str) -> bool:
+def _holds_fields(types: dict[str, Any], kind: str, known: Typestore) -> bool:
     """Return False if a type that the decoders read lacks one of its standard fields.
 
     A recording may add fields to a type, never take some away: such a definition is damaged.
     """
-    standard = standard_types().fielddefs
+    standard = known.fielddefs
     waiting, seen = [kind] if kind in (*CAMERA_TYPES, *STATE_TYPES) else [], set()
     if kind.startswith(f'{OUR_PACKAGE}/'):  # these may grow; what they nest is standard
         waiting = [nested for _, field in types[kind][1] if (nested := nested_type(field))]
