@@ -100,8 +100,8 @@ class ImageStats:
 def together(parts: Iterable[Stats]) -> Stats:
     """Put statistics together: exact but for the quantiles.
 
-    Those cannot be had from quantiles; as in LeRobot they are the outermost of the parts (the
-    smallest q01, q10 and q50, the largest q90 and q99).
+    Those cannot be had from quantiles; as in LeRobot 0.6 they are the mean of the parts' own,
+    weighted by their rows.
     """
     by_feature: dict[str, list[FeatureStats]] = {}
     for stats in parts:
@@ -125,10 +125,9 @@ def _merge(parts: Sequence[FeatureStats]) -> FeatureStats:
         'std': np.sqrt((spread * count).sum(axis=0) / total),
         'count': np.array([total]),
     }
-    for name, share in QUANTILES.items():
+    for name in QUANTILES:
         if name in stacked:
-            values = stacked[name]
-            merged[name] = values.min(axis=0) if share <= 0.5 else values.max(axis=0)
+            merged[name] = (stacked[name] * count).sum(axis=0) / total
     return merged
 
 
