@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ def read_labels(root: Path) -> list[Label]:
     for number, line in enumerate(whole.splitlines(), start=1):
         try:
             label = Label(**json.loads(line))
+            _check_types(label)
         except (ValueError, TypeError) as error:
             raise DatasetError(f'{path}:{number}: not a label ({error}); remove it') from None
         if label.outcome not in OUTCOMES:
@@ -53,6 +54,13 @@ def read_labels(root: Path) -> list[Label]:
             )
         labels.append(label)
     return labels
+
+
+def _check_types(label: Label) -> None:
+    for field in fields(Label):
+        kind = int if field.name in ('episode_index', 'stamp_ns') else str
+        if type(getattr(label, field.name)) is not kind:
+            raise TypeError(f'{field.name} is not {"a whole number" if kind is int else "text"}')
 
 
 def newest_outcomes(root: Path) -> dict[int, str]:
@@ -70,14 +78,20 @@ def newest_instructions(root: Path) -> dict[int, str]:
 def add_labels(root: Path, labels: Sequence[Label]) -> None:
     """Append to the journal, durably; raises OSError."""
     lines = ''.join(json.dumps(_said(label), ensure_ascii=False) + '\n' for label in labels)
-    with open(root / LABELS, 'a+b') as file:
+    with open(root / LABELS, 'a+b', buffering=0) as file:
         file.seek(0)
         # Start on a line of our own: a crash may have cut the last one.
-        whole, _, _ = file.read().rpartition(b'\n')
-        file.truncate(len(whole) + 1 if whole else 0)
-        file.write(lines.encode())
-        file.flush()
-        os.fsync(file.fileno())
+        whole, _, _ = file.readall().rpartition(b'\n')
+        length = len(whole) + 1 if whole else 0
+        file.truncate(length)
+        try:
+            rest = memoryview(lines.encode())
+            while rest:
+                rest = rest[file.write(rest) :]
+            os.fsync(file.fileno())
+        except OSError:
+            file.truncate(length)  # all of these labels or none
+            raise
 
 
 def _said(label: Label) -> dict[str, Any]:

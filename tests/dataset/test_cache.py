@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
+import subprocess
+import sys
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +17,7 @@ from hypothesis import strategies as st
 from made_episodes import contract, episode
 
 from qt_ros.contract import Contract
-from qt_ros.dataset import Dataset, DatasetWriter, build_cache
+from qt_ros.dataset import Dataset, DatasetWriter, build_cache, relabel
 from qt_ros.dataset.files import locked
 from qt_ros.errors import DatasetError
 from training.cache import Cache, CacheAction, CacheMeta
@@ -162,6 +166,107 @@ def test_two_builders_do_not_meet(tmp_path):
         pytest.raises(DatasetError, match='being written by another process'),
     ):
         build_cache(path)
+
+
+BUILD = """
+import sys
+sys.path.insert(0, sys.argv[2])
+from qt_ros.dataset import build_cache, cache
+cache.COMMIT_ROWS = 6
+print('go', flush=True)
+build_cache(sys.argv[1], lambda *done: print(done, flush=True), 2)
+"""
+
+
+def build_elsewhere(path: Path) -> subprocess.Popen:
+    process = subprocess.Popen(
+        [sys.executable, '-c', BUILD, str(path), str(Path(__file__).parents[2])],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == 'go\n'
+    return process
+
+
+def test_a_build_that_is_killed_goes_on_where_it_was(tmp_path):
+    path, made_with, draw = tmp_path / 'd', contract(cameras=2), random.Random(3)
+    extend(path, made_with, range(30), outcome='failure')
+    held = 0
+    for _ in range(4):
+        process = build_elsewhere(path)
+        for _ in range(draw.randint(1, 4)):
+            process.stdout.readline()
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        with suppress(TrainingError):  # nothing was committed yet
+            cache = Cache.open(path / '.cache')
+            assert len(cache.meta.episodes) >= held
+            held = len(cache.meta.episodes)
+            for camera, frames in cache.images.items():
+                for index, episode_held in enumerate(cache.meta.episodes):
+                    span = slice(episode_held.start, episode_held.stop)
+                    assert np.array_equal(frames[span], Dataset(path).frames(index, camera))
+        relabel(path, {draw.randrange(30): 'success'}, 'me', {draw.randrange(30): 'again'})
+    build_cache(path, workers=2)
+    assert_matches(path)
+
+
+def test_labels_that_are_given_while_it_is_built_are_followed(tmp_path):
+    path = tmp_path / 'd'
+    extend(path, contract(cameras=1), range(12), outcome='failure')
+
+    def label(done: int, total: int, note: str) -> None:
+        assert ' MB, ' in note
+        if done in (3, 11):
+            relabel(path, {done - 1: 'success', 11: 'timeout'}, 'me', {0: f'said at {done}'})
+
+    build_cache(path, label)
+    cache = assert_matches(path)
+    assert cache.meta.episodes[2].outcome == cache.meta.episodes[10].outcome == 'success'
+    assert cache.meta.instructions[cache.meta.episodes[0].instruction] == 'said at 11'
+
+
+def test_two_builders_at_once_leave_one_cache(tmp_path):
+    path = tmp_path / 'd'
+    extend(path, contract(cameras=1), range(40), outcome='failure')
+    process = build_elsewhere(path)
+    process.stdout.readline()  # it holds the lock now, or has finished
+    with suppress(DatasetError):
+        build_cache(path)
+    process.stdout.read()
+    assert process.wait() == 0
+    process.stdout.close()
+    assert_matches(path)
+
+
+def test_a_video_that_cannot_be_decoded_stops_the_build_and_leaves_what_was_there(tmp_path):
+    path = tmp_path / 'd'
+    extend(path, contract(cameras=1), range(2), outcome='failure')
+    build_cache(path)
+    extend(path, contract(cameras=1), range(2, 8), outcome='failure')
+    broken = sorted(path.glob('videos/**/*.mp4'))[4]
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[:60])
+    with pytest.raises(DatasetError, match='cannot be decoded'):
+        build_cache(path, workers=3)
+    assert len(Cache.open(path / '.cache').meta.episodes) >= 2
+    broken.write_bytes(whole)
+    build_cache(path)
+    assert_matches(path)
+
+
+def test_no_room_is_said_before_anything_is_decoded(tmp_path, monkeypatch):
+    path = tmp_path / 'd'
+    extend(path, contract(cameras=1), range(3))
+    real = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, 'disk_usage', lambda _: real._replace(free=1000))
+    with pytest.raises(DatasetError, match=r'needs 0.0 GB for the decoded frames of \d+ rows'):
+        build_cache(path)
+    monkeypatch.undo()
+    build_cache(path)
+    assert_matches(path)
 
 
 def small_meta() -> CacheMeta:

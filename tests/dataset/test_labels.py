@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -137,11 +141,154 @@ def test_labels_and_appending_go_together(tmp_path):
     assert state_of(tmp_path / 'd')['rewards'] == state_of(tmp_path / 'wanted')['rewards']
 
 
-def test_a_journal_that_cannot_be_read_is_named(tmp_path):
+@pytest.mark.parametrize('line', ['{"episode_index": 0}', '[]', '{', '7', 'null'])
+def test_a_journal_that_cannot_be_read_is_named(tmp_path, line):
     make(tmp_path / 'd', ['failure'])
-    (tmp_path / 'd/meta/labels.jsonl').write_text('{"episode_index": 0}\n')
+    (tmp_path / 'd/meta/labels.jsonl').write_text(line + '\n')
     with pytest.raises(DatasetError, match=r'labels.jsonl:1: not a label'):
         Dataset(tmp_path / 'd')
+
+
+def test_a_journal_from_before_instructions_could_change_is_read(tmp_path):
+    make(tmp_path / 'd', ['failure'])
+    relabel(tmp_path / 'd', {0: 'success'}, 'me')
+    (line,) = (tmp_path / 'd/meta/labels.jsonl').read_text().splitlines()
+    assert set(json.loads(line)) == {
+        'episode_index', 'episode_id', 'bag_uri', 'before', 'outcome', 'by', 'stamp_ns',
+    }  # fmt: skip
+    assert Dataset(tmp_path / 'd').episodes[0].outcome == 'success'
+    assert read_labels(tmp_path / 'd')[0].instruction == ''
+
+
+TEXTS = ('push block 0', 'push block 1', 'stack them', 'räum auf')
+
+
+@settings(max_examples=5, deadline=None)
+@given(
+    said=st.lists(
+        st.tuples(
+            st.integers(0, COUNT - 1),
+            st.sampled_from([None, *OUTCOMES]),
+            st.sampled_from([None, *TEXTS]),
+        ),
+        max_size=8,
+    )
+)
+def test_instructions_follow_everywhere(tmp_path_factory, said):
+    """Rows, tasks, episodes, statistics and cache are as if it had been said when recording."""
+    path = tmp_path_factory.mktemp('set') / 'd'
+    make(path, ['failure'] * COUNT, cameras=1)
+    build_cache(path)
+    videos = {f: f.read_bytes() for f in path.glob('videos/**/*.mp4')}
+    texts = [episode.instruction for episode in Dataset(path).episodes]
+    outcomes, changed = ['failure'] * COUNT, 0
+    for index, outcome, text in said:
+        before = (outcomes[index], texts[index])
+        outcomes[index], texts[index] = outcome or before[0], text or before[1]
+        changed += (outcomes[index], texts[index]) != before
+        relabel(
+            path,
+            {} if outcome is None else {index: outcome},
+            'me',
+            {} if text is None else {index: text},
+        )
+    assert len(read_labels(path)) == changed
+    dataset = Dataset(path)
+    tasks = pq.read_table(path / 'meta/tasks.parquet').to_pydict()
+    assert dataset.info()['total_tasks'] == len(tasks['task']) == len(set(tasks['task']))
+    name_of = dict(zip(tasks['task_index'], tasks['task'], strict=True))
+    stats = json.loads((path / 'meta/stats.json').read_text())
+    numbers = []
+    for index, meta in enumerate(dataset.episodes):
+        assert (meta.instruction, meta.outcome) == (texts[index], outcomes[index])
+        assert not meta.behind
+        column = dataset.rows(index)['task_index']
+        assert {name_of[number] for number in column.tolist()} == {texts[index]}
+        numbers += column.tolist()
+        assert dataset.problems(index) == []
+    assert stats['task_index']['min'] == [min(numbers)]
+    assert stats['task_index']['max'] == [max(numbers)]
+    assert stats['task_index']['mean'][0] == pytest.approx(np.mean(numbers))
+    assert stats['task_index']['count'] == [len(numbers)]
+    assert {f: f.read_bytes() for f in path.glob('videos/**/*.mp4')} == videos
+    cache = Cache.open(path / '.cache')
+    named = [cache.meta.instructions[e.instruction] for e in cache.meta.episodes]
+    assert named == texts
+    assert list(cache.meta.instructions) == list(dict.fromkeys(texts))
+    kept = Cache.open(path / '.cache').meta
+    shutil.rmtree(path / '.cache')
+    assert Cache.open(build_cache(path)).meta == kept
+
+
+def test_history_of_instructions_is_kept(tmp_path):
+    make(tmp_path / 'd', ['failure'] * 2)
+    assert relabel(tmp_path / 'd', {}, 'ann', {0: 'push it', 1: 'push block 1'}) == 1
+    assert relabel(tmp_path / 'd', {0: 'success'}, 'ben', {0: 'push it'}) == 1
+    history = read_labels(tmp_path / 'd')
+    assert [(e.outcome, e.instruction_before, e.instruction, e.by) for e in history] == [
+        ('failure', 'push block 0', 'push it', 'ann'),
+        ('success', '', '', 'ben'),
+    ]
+    with pytest.raises(DatasetError, match='says nothing') as caught:
+        relabel(tmp_path / 'd', {9: 'success'}, 'me', {0: ' ', 7: 'x'})
+    assert len(caught.value.problems) == 3
+    assert len(read_labels(tmp_path / 'd')) == 2
+
+
+def test_appending_goes_on_with_corrected_instructions(tmp_path):
+    make(tmp_path / 'd', ['failure'] * 2)
+    relabel(tmp_path / 'd', {}, 'me', {1: 'a new one'})
+    made_with = contract(cameras=0)
+    with DatasetWriter(tmp_path / 'd', made_with) as writer:
+        writer.append(episode(made_with, 5, 4, instruction='a new one'))
+        writer.append(episode(made_with, 6, 4, instruction='another'))
+    tasks = pq.read_table(tmp_path / 'd/meta/tasks.parquet').column('task').to_pylist()
+    assert tasks == ['push block 0', 'push block 1', 'a new one', 'another']
+    dataset = Dataset(tmp_path / 'd')
+    assert [set(dataset.rows(i)['task_index']) for i in range(4)] == [{0}, {2}, {2}, {3}]
+
+
+class StoppedAt:
+    """Stop a process where it is about to put the n-th file in place."""
+
+    def __init__(self, at: int) -> None:
+        self.at, self.steps, self.real = at, 0, os.replace
+
+    def __call__(self, *names: Any) -> None:
+        self.steps += 1
+        if self.steps == self.at:
+            os._exit(9)
+        self.real(*names)
+
+
+def test_a_relabel_that_is_killed_anywhere_is_finished_by_the_next_writer(tmp_path):
+    """Rows, statistics and episodes agree afterwards, whatever had been written."""
+    made_with = contract(cameras=0)
+    for at in range(1, 30):
+        path = tmp_path / str(at)
+        make(path, ['failure'] * 3)
+        process = os.fork()
+        if process == 0:
+            os.replace = StoppedAt(at)
+            relabel(path, {0: 'success', 2: 'timeout'}, 'me', {1: 'new', 2: 'newer'})
+            os._exit(0)
+        _, status = os.waitpid(process, 0)
+        dataset = Dataset(path)
+        assert [e.outcome for e in dataset.episodes] == ['success', 'failure', 'timeout']
+        assert [e.instruction for e in dataset.episodes][1:] == ['new', 'newer']
+        DatasetWriter(path, made_with).close()
+        wanted = tmp_path / f'wanted{at}'
+        make(wanted, ['success', 'failure', 'timeout'])
+        relabel(wanted, {}, 'me', {1: 'new', 2: 'newer'})
+        for name in ('next.reward', 'next.done', 'next.truncated', 'task_index'):
+            for index in range(3):
+                found, right = (Dataset(p).rows(index)[name] for p in (path, wanted))
+                assert found.tolist() == right.tolist()
+        found, right = (json.loads((p / 'meta/stats.json').read_text()) for p in (path, wanted))
+        assert found == right
+        if os.waitstatus_to_exitcode(status) == 0:
+            break
+    assert at > 5
 
 
 @pytest.mark.parametrize('outcome', OUTCOMES)
