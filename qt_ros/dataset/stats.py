@@ -7,6 +7,7 @@ sampled frames for an image.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -17,6 +18,7 @@ Stats = dict[str, FeatureStats]  # feature -> its statistics
 
 QUANTILES = {'q01': 0.01, 'q10': 0.10, 'q50': 0.50, 'q90': 0.90, 'q99': 0.99}
 NAMES = ('min', 'max', 'mean', 'std', 'count', *QUANTILES)
+ROUNDING = 1e-9  # 0.1 * 30 is a little more than 3
 IMAGE_SIDE = 300  # pictures from this size on are thinned out, to about half of it
 
 
@@ -48,11 +50,11 @@ def row_stats(columns: Mapping[str, NDArray]) -> Stats:
 
 
 def _quantile(table: NDArray[np.float64], share: float) -> NDArray[np.float64]:
-    """Return the `share` quantile of each sorted column, linear between neighbours."""
-    position = share * (len(table) - 1)
-    low = int(position)
-    high = min(low + 1, len(table) - 1)
-    return table[low] + (position - low) * (table[high] - table[low])
+    """Return of each sorted column the first value that `share` of the rows do not exceed.
+
+    LeRobot reads the same off a histogram; nothing is interpolated between rows.
+    """
+    return table[max(math.ceil(share * len(table) - ROUNDING) - 1, 0)]
 
 
 class ImageStats:
