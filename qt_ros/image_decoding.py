@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from qt_ros.area_resize import resize_by_area
 from qt_ros.compressed_images import read_compressed
 from qt_ros.contract import Camera
 from qt_ros.depth import grey_from_metres, resize_depth
@@ -43,9 +43,8 @@ def fit_picture(picture: Picture, camera: Camera) -> Rgb:
         metres = resize_depth(_crop(picture, camera), camera.size)
         return in_rgb(grey_from_metres(metres, camera.depth_m), GREY)
     pixels = _crop(picture, camera)
-    height, width = camera.size
-    if pixels.shape[:2] != (height, width):
-        pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
+    if pixels.shape[:2] != camera.size:
+        pixels = resize_by_area(pixels, camera.size)
     return in_rgb(pixels, picture.kind)
 
 
