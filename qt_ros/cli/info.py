@@ -30,6 +30,10 @@ def run(args: argparse.Namespace, console: Console) -> int:
     console.print(f'cameras: {_pairs(found["cameras"])}')
     console.print(f'state ({len(found["state"])}): {", ".join(found["state"])}')
     console.print(f'action ({len(found["action"])}): {", ".join(found["action"])}')
+    labels = found['labels']
+    if labels['given']:
+        by = ', '.join(f'by {name} {count}' for name, count in labels['by'].items())
+        console.print(f'labels: {labels["given"]} given to {labels["episodes"]} episodes ({by})')
     console.table(
         ('instruction', 'source', 'outcome', 'episodes', 'rows'),
         [tuple(group.values()) for group in found['groups']],
@@ -38,10 +42,11 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """Return counts, dimensions and groups of episodes of a dataset."""
-    from qt_ros.dataset import Dataset
+    """Return counts, dimensions, groups of episodes and later labels of a dataset."""
+    from qt_ros.dataset import Dataset, read_labels
 
     dataset = Dataset(path)
+    labels = read_labels(path)
     contract = dataset.contract
     episodes, rows = Counter[tuple[str, str, str]](), Counter[tuple[str, str, str]]()
     for episode in dataset.episodes:
@@ -60,6 +65,11 @@ def describe(path: Path) -> dict[str, Any]:
         'state': list(contract.state_names),
         'action': [dim.name for dim in contract.dims],
         'policies': sorted({e.policy_id for e in dataset.episodes if e.policy_id}),
+        'labels': {
+            'given': len(labels),
+            'episodes': len({label.episode_index for label in labels}),
+            'by': dict(Counter(label.by for label in labels)),
+        },
         'groups': [
             dict(zip(('instruction', 'source', 'outcome'), key, strict=True))
             | {'episodes': episodes[key], 'rows': rows[key]}
