@@ -147,7 +147,8 @@ def check_topics(contract: Contract, bag: BagReader) -> dict[str, str]:
     if events is not None and names[events] is None:
         problems.append(
             f'{events} with the episode events is not in the recording; without events write'
-            ' episodes: one_per_bag, or {time_gap: SECONDS}, in the contract'
+            ' episodes: one_per_bag, or {time_gap: SECONDS}, in the contract, or give the times of'
+            ' the episodes in a label file (columns bag, start_s, stop_s, outcome)'
         )
     for topic, kind in contract.topics.items():
         name = names[topic]

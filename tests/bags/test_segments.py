@@ -23,6 +23,7 @@ from qt_ros.bags.segments import (
     Segment,
     Segmentation,
     by_events,
+    by_time_gap,
 )
 from qt_ros.bags.ticks import coverage, plan_ticks
 from qt_ros.errors import BagError
@@ -100,6 +101,54 @@ def test_an_intervention_lasts_until_its_stop_or_the_episodes() -> None:
     )
     assert found.segments[0].interventions == ((2, 4), (6, 9))
     assert found.segments[0].source == 'mixed'
+
+
+def test_an_event_that_was_recorded_twice_counts_once() -> None:
+    start, stop = Event(0, START, 'a', 'push'), Event(9, STOP, 'a', outcome='success')
+    found = cut(start, start, stop, stop)
+    assert [(s.episode_id, s.start_ns, s.stop_ns, s.outcome) for s in found.segments] == [
+        ('a', 0, 9, 'success')
+    ]
+    assert found.problems == ('2 events were recorded twice and count once',)
+
+
+def test_stop_before_start_and_start_alone() -> None:
+    found = cut(Event(3, STOP, 'a', outcome='success'), Event(5, START, 'a'), end_ns=70)
+    assert [(s.start_ns, s.stop_ns, s.outcome) for s in found.segments] == [(5, 70, 'unknown')]
+    assert "STOP of episode 'a' without its START was ignored" in found.problems[0]
+    assert "episode 'a' has no STOP: it is closed where the recording ended" in found.problems[1]
+
+
+def test_a_label_means_the_last_episode_of_that_name_before_it() -> None:
+    found = cut(
+        Event(0, START, 'a'),
+        Event(10, STOP, 'a', outcome='failure'),
+        Event(15, LABEL, 'a', outcome='Timeout'),
+        Event(20, START, 'a', 'push'),
+        Event(30, STOP, 'a', outcome='SUCCESS'),
+        Event(35, LABEL, 'a', 'push it'),
+        Event(36, LABEL, '', outcome='aborted'),
+        Event(40, START, 'b'),
+        Event(50, STOP, '', outcome='failure'),
+        Event(55, LABEL, 'a#2', outcome='success'),
+    )
+    assert [(s.episode_id, s.instruction, s.outcome) for s in found.segments] == [
+        ('a', '', 'timeout'),
+        ('a#2', 'push it', 'success'),
+        ('b', '', 'failure'),
+    ]
+    assert found.segments[1].earlier_outcomes == ('success', 'aborted')
+
+
+def test_gaps_are_cut_between_all_streams() -> None:
+    """Silence is when nothing is heard at all: 3 to 8 s. A gap of exactly the limit is none."""
+    one, two = np.array([0, 1, 2, 9]) * S, np.array([3, 8, 13]) * S
+    found = by_time_gap('run', [one, two], 4.0)
+    assert [(s.episode_id, s.start_ns, s.stop_ns) for s in found.segments] == [
+        ('run/0', 0, 3 * S),
+        ('run/1', 8 * S, 13 * S),
+    ]
+    assert by_time_gap('run', [np.zeros(0, np.int64)], 4.0).segments == ()
 
 
 @given(
