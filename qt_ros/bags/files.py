@@ -172,7 +172,8 @@ def _select(bag: BagFiles, folder: Path, listed: list[str]) -> None:
             bag.missing.append(name)
         elif found not in chosen:
             chosen.append(found)
-    others = [each for each in bag.files if each not in chosen]
+    taken = {_plain(each.name) for each in chosen}
+    others = [each for each in bag.files if _plain(each.name) not in taken]
     stems = {_stem(Path(name).name) for name in listed}
     continued = [each for each in others if _stem(each.name) in stems and _numbered(each.name)]
     if bag.missing:
@@ -197,7 +198,7 @@ def _find(folder: Path, name: str) -> Path | None:
     may have been unpacked, and others compressed, since.
     """
     last = Path(name).name
-    plain = last.removesuffix('.zstd')
+    plain = _plain(last)
     inside = [] if Path(name).is_absolute() or '..' in Path(name).parts else [folder / name]
     for path in (*inside, folder / last, folder / plain, *(folder / (plain + p) for p in PACKED)):
         try:
@@ -206,6 +207,11 @@ def _find(folder: Path, name: str) -> Path | None:
         except (OSError, ValueError):
             continue
     return None
+
+
+def _plain(name: str) -> str:
+    """Return the name without what tells of compression."""
+    return next((name.removesuffix(each) for each in PACKED if name.endswith(each)), name)
 
 
 def _stem(name: str) -> str:

@@ -220,6 +220,7 @@ class SqliteStorage:
 
     def _read_topics(self) -> None:
         """Read topics, counts and definitions; the columns differ between rosbag2 versions."""
+        self._db.execute('SELECT rowid, topic_id, timestamp, data FROM messages LIMIT 0')
         definitions = self._definitions()
         counts: dict[int, int] = {}
         # Counted here, not by SQLite, so that a damaged page costs only what lies on it.
