@@ -59,6 +59,7 @@ def summarise(
             'new': len(episodes),
             'already_there': sum(bag.get('stored', 0) for bag in bags),
             'left_out': sum(bag.get('left_out', 0) for bag in bags),
+            'replaced': sum(bag.get('replaced', 0) for bag in bags),  # of before, that went
             'by_outcome': dict(Counter(row['outcome'] for row in episodes)),
             'by_source': dict(Counter(row['source'] for row in episodes)),
         },

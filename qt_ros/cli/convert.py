@@ -142,6 +142,7 @@ def _summary(report: dict[str, Any], rate_hz: float) -> Iterator[str]:
     made += [
         f'{_count(episodes[key], "episode")} {word}'
         for word, key in (
+            ('of before replaced', 'replaced'),
             ('already there', 'already_there'),
             ('left out for want of a row', 'left_out'),
         )

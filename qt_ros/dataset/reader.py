@@ -50,7 +50,7 @@ class Dataset:
         )
         self._widths = widths(self.contract)
         self._file = lru_cache(maxsize=4)(pq.ParquetFile)
-        self._image_stats = lru_cache(maxsize=1)(self._read_image_stats)
+        self._image_stats: tuple[Place, dict[int, dict[str, Any]]] | None = None
 
     def __len__(self) -> int:
         return len(self.episodes)
@@ -89,8 +89,10 @@ class Dataset:
 
     def image_stats(self, index: int) -> Stats:
         """Return the statistics of the cameras that were taken when the episode was appended."""
-        episode = self._episode(index)
-        return stats_of_row(self._image_stats(episode.meta)[index])
+        place = self._episode(index).meta
+        if self._image_stats is None or self._image_stats[0] != place:
+            self._image_stats = (place, self._read_image_stats(place))
+        return stats_of_row(self._image_stats[1][index])
 
     def _read_image_stats(self, place: Place) -> dict[int, dict[str, Any]]:
         table = read_episode_table(episodes_file(self.path, place))

@@ -31,6 +31,7 @@ from qt_ros.dataset.catalog import (
 from qt_ros.dataset.files import Busy, locked, plain_errors, write_json
 from qt_ros.dataset.labels import Label, add_labels
 from qt_ros.dataset.layout import (
+    CACHE,
     LOCK,
     STATS,
     data_file,
@@ -93,7 +94,7 @@ def relabel(
     ]
     if problems:
         raise DatasetError(problems)
-    with locked(root / LOCK, str(root)):
+    with plain_errors(root), locked(root / LOCK, str(root)):
         info = read_info(root)
         catalog = recover(root, contract, info)
         now_ns = time.time_ns()
@@ -102,11 +103,11 @@ def relabel(
             for index in wanted
             if (label := _label(catalog[index], outcomes, instructions, by, now_ns)) is not None
         ]
-        with plain_errors(root):
-            if labels:
-                add_labels(root, labels)
-            follow_labels(root, contract, info)
-    with suppress(Busy):  # whoever builds the cache now, the next build follows the labels
+        if labels:
+            add_labels(root, labels)
+        follow_labels(root, contract, info)
+    # Whoever builds the cache now, the next build follows the labels.
+    with suppress(Busy), plain_errors(root / CACHE):
         relabel_cache(root)
     return len(labels)
 

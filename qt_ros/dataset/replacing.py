@@ -187,8 +187,10 @@ def _take_along(old: Path, new: Path) -> None:
     """Link what others keep in the folder of a dataset into the new one."""
     for source in old.rglob('*'):
         name = source.relative_to(old)
-        if name.parts[0] in (STAGING, CACHE) or name.as_posix() in _WRITTEN:
+        if name.parts[0] == STAGING or name.as_posix() in _WRITTEN:
             continue
+        if name.parts[0] == CACHE and not (old / CACHE).is_symlink():
+            continue  # a link to a larger disk is the user's
         target = new / name
         if source.is_symlink():
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -213,6 +213,10 @@ def test_what_others_keep_in_the_folder_comes_along(tmp_path: Path) -> None:
     assert os.readlink(out / 'link') == 'README.md'
     assert json.loads((out / 'meta/info.json').read_text())['tools'] == [{'name': 'say'}]
     assert not (out / '.cache').exists()
+    (out / '.cache').symlink_to('../larger_disk')
+    (tmp_path / 'larger_disk').mkdir()
+    convert([path], BY_EVENTS, out, replace=True)
+    assert os.readlink(out / '.cache') == '../larger_disk'
     facts(out)
 
 
