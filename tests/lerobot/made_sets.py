@@ -109,6 +109,10 @@ class MadeSet:
         height, width = self.cameras[camera]
         return np.full((height, width, 3), (level + 9, level, level - 9), np.uint8)
 
+    def encoder(self) -> tuple[str, str, dict[str, str]]:
+        """Return codec, pixel format and options of the videos."""
+        return self.codec, 'yuv420p', {'g': '3', 'crf': '18'}
+
     def _rows(self, episode: int) -> pa.Table:
         length = self.lengths[episode]
         before = sum(self.lengths[:episode])
@@ -167,12 +171,14 @@ class MadeSet:
             path.parent.mkdir(parents=True)
             with av.open(str(path), 'w') as container:
                 rate = Fraction(self.fps).limit_denominator(1001)
-                options = {'g': '3', 'crf': '18'}
-                stream = container.add_stream(self.codec, rate=rate, options=options)
-                stream.height, stream.width, stream.pix_fmt = height, width, 'yuv420p'
+                codec, pixels, options = self.encoder()
+                stream = container.add_stream(codec, rate=rate, options=options)
+                stream.height, stream.width, stream.pix_fmt = height, width, pixels
                 for episode, length in enumerate(self.lengths):
                     for k in range(length):
-                        frame = av.VideoFrame.from_ndarray(self.frame(camera, episode, k))
+                        frame = self.frame(camera, episode, k)
+                        if isinstance(frame, np.ndarray):
+                            frame = av.VideoFrame.from_ndarray(frame)
                         container.mux(stream.encode(frame))
                 container.mux(stream.encode(None))
         return {camera: starts.tolist() for camera in self.cameras}
