@@ -21,7 +21,7 @@ from qt_ros.bags.finding import find_bags
 from qt_ros.bags.known import Recordings, passed_over
 from qt_ros.bags.labelling import check_applied, check_bags
 from qt_ros.bags.labels import Label, read_labels
-from qt_ros.bags.pools import run_tasks
+from qt_ros.bags.pools import check_pool, run_tasks
 from qt_ros.bags.redoing import Redoing
 from qt_ros.bags.relabelling import not_followed
 from qt_ros.bags.work import BagResult, BagTask
@@ -71,8 +71,7 @@ def convert(
     Raises `BagError` if a path is wrong and `DatasetError` if the dataset cannot be written;
     a bag that cannot be converted is told in the report instead.
     """
-    if workers is not None and workers < 1:
-        raise BagError(f'workers is {workers}; allowed: 1 or more')
+    check_pool(workers, ray)
     run = _Run(
         paths=_all_bags(bags),
         contract=contract,

@@ -27,6 +27,16 @@ from qt_ros.errors import BagError, QtRosError
 PRELOAD = ['qt_ros.bags.pools']  # imported once for all workers, where the platform can fork
 
 
+def check_pool(workers: int | None, ray: str | None) -> None:
+    """Raise `BagError` for what `run_tasks` could not work with, before anything is written."""
+    if workers is not None and workers < 1:
+        raise BagError(f'workers is {workers}; allowed: 1 or more')
+    if ray is not None:
+        from qt_ros.bags import ray_pool
+
+        ray_pool.check(ray)
+
+
 def run_tasks(
     tasks: Sequence[BagTask], workers: int | None, stack: ExitStack, ray: str | None = None
 ) -> Iterator[BagResult]:

@@ -17,6 +17,7 @@ import os
 import secrets
 import signal
 import socket
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -37,6 +38,8 @@ PIECE_BYTES = 8 << 20  # videos travel in pieces, so neither side holds a whole 
 PIECES_AHEAD = 4  # that a task may be ahead of the committer
 STORE_BYTES = 256 << 20  # object store of a local cluster
 CONNECT_S = 5.0
+LEASES = 3  # workers that a bag may be given to before one begins
+BEGUN = None  # first thing that a task sends
 PACKAGES = ('av', 'numpy', 'opencv-python-headless', 'rosbags')  # that decide what rows hold
 
 
@@ -54,7 +57,7 @@ class RayPool:
         self.slots = 0
 
     def __enter__(self) -> RayPool:
-        self._ray = _import_ray(self._address)
+        self._ray = import_ray(self._address)
         if not self._ray.is_initialized():
             _connect(self._ray, self._address, self._workers)
             self._own = True
@@ -86,21 +89,35 @@ class RayPool:
 
         Any thread may call. Raises `WorkerDied` if the process or its machine is lost.
         """
+        for _ in range(LEASES):
+            result = self._attempt(replace(task, path=task.path.absolute()))
+            if result is not None:
+                return _received(task, result)
+        raise WorkerDied(f'no Ray worker took {task.path}')
+
+    def _attempt(self, task: BagTask) -> BagResult | None:
+        """Convert one bag; None if its worker was lost before it began, which Ray lets happen to
+        a task that follows one whose worker died.
+        """
         from ray.exceptions import RayError, RayTaskError
 
-        sent = replace(task, path=task.path.absolute())
+        begun = False
         try:
-            for reference in self._convert.remote(sent, self._versions):
+            for reference in self._convert.remote(task, self._versions):
                 piece = self._ray.get(reference)
                 if isinstance(piece, BagResult):
                     # A copy, since arrays from the object store keep their place in it.
-                    return _received(task, copy.deepcopy(piece))
-                _append(task.staging, *piece)
+                    return copy.deepcopy(piece)
+                begun = True
+                if piece is not BEGUN:
+                    _append(task.staging, *piece)
         except RayTaskError as exc:
             return not_converted(task, _words(exc))
         except (RayError, ConnectionError) as exc:
+            if not begun:
+                return None
             raise WorkerDied(f'the Ray worker that converted {task.path} is lost ({exc})') from exc
-        raise WorkerDied(f'the Ray worker that converted {task.path} left no result')
+        return None
 
 
 def versions() -> dict[str, str]:
@@ -113,9 +130,10 @@ def versions() -> dict[str, str]:
 
 
 def _convert_there(task: BagTask, wanted: dict[str, str]) -> Iterator[Any]:
-    """Yield (file, position, bytes) of the videos and then the result; runs on the cluster."""
+    """Yield `BEGUN`, (file, position, bytes) of the videos, the result; runs on the cluster."""
     import cv2
 
+    yield BEGUN
     cv2.setNumThreads(1)
     machine = socket.gethostname()
     found = versions()
@@ -194,11 +212,19 @@ def _words(error: Any) -> str:
     return f'the Ray worker failed: {type(cause).__name__}: {last[0]}'
 
 
-def _import_ray(address: str) -> Any:
+def check(address: str) -> None:
+    """Raise `BagError` if Ray is not installed or nothing can be at the address."""
+    import_ray(address)
+    if address not in (LOCAL, 'auto'):
+        _check_reachable(address)
+
+
+def import_ray(address: str) -> Any:
+    """Return the module; raise `BagError` where it is not installed."""
     os.environ.setdefault('RAY_USAGE_STATS_ENABLED', '0')
     os.environ.setdefault('RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO', '0')  # no warning about GPUs
     try:
-        with _environment(_ALONE if address == LOCAL else {}):
+        with _environment(_closed() if address == LOCAL else {}):
             import ray
     except ImportError:
         raise BagError(
@@ -207,8 +233,19 @@ def _import_ray(address: str) -> Any:
     return ray
 
 
-# Ray's switch for machines that cannot form clusters: it then listens on loopback only.
-_ALONE = {'RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER': '0'}
+def _closed() -> dict[str, str]:
+    """Return what makes a cluster of our own listen to this machine and to this process alone.
+
+    Ray reads it once, when it is imported: where others did that before, they have decided.
+    """
+    if 'ray' in sys.modules and not _secret.cache_info().currsize:
+        return {}
+    # The first is Ray's switch for machines that cannot form clusters: loopback only.
+    return {
+        'RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER': '0',
+        'RAY_AUTH_MODE': 'token',
+        'RAY_AUTH_TOKEN': _secret(),
+    }
 
 
 def _connect(ray: Any, address: str, workers: int | None) -> None:
@@ -217,7 +254,7 @@ def _connect(ray: Any, address: str, workers: int | None) -> None:
     terminate = signal.getsignal(signal.SIGTERM)  # ray.init puts its own in its place
     try:
         if address == LOCAL:
-            with _environment({'RAY_AUTH_MODE': 'token', 'RAY_AUTH_TOKEN': _secret()}):
+            with _environment(_closed()):
                 ray.init(
                     address=LOCAL,
                     num_cpus=workers,
@@ -227,7 +264,8 @@ def _connect(ray: Any, address: str, workers: int | None) -> None:
                     **quiet,
                 )
         else:
-            _check(address)
+            if address != 'auto':
+                _check_reachable(address)
             ray.init(address=address, **quiet)
     except BagError:
         raise
@@ -240,14 +278,12 @@ def _connect(ray: Any, address: str, workers: int | None) -> None:
 
 @functools.cache
 def _secret() -> str:
-    """Return the secret of the clusters that this process starts; Ray reads it once."""
+    """Return the secret of the clusters that this process starts."""
     return secrets.token_hex(32)
 
 
-def _check(address: str) -> None:
+def _check_reachable(address: str) -> None:
     """Raise `BagError` at once for what Ray would try to reach for minutes."""
-    if address == 'auto':
-        return
     host, _, port = address.rpartition(':')
     if '://' in address or not host or not port.isdigit():
         what = 'a recording: name it before --ray' if Path(address).exists() else 'no address'
