@@ -30,6 +30,7 @@ _FIELD = re.compile(
     r'(?P<name>[A-Za-z][A-Za-z0-9_]*)(?![A-Za-z0-9_])[ \t]*(?P<constant>=?)'
 )
 _IGNORED = re.compile(r'[ \t]*(?:#.*|@.*)?')
+_INCLUDE = re.compile(r'^[ \t]*#.*$', re.MULTILINE)
 _TYPE_NAME = re.compile(r'[A-Za-z][A-Za-z0-9_]*(?:/[A-Za-z][A-Za-z0-9_]*)+')
 _INSTALLED_NAME = re.compile(r'([a-z][a-z0-9_]*)/msg/([A-Z][A-Za-z0-9]*)')
 
@@ -55,6 +56,7 @@ def parse_definition(text: str, kind: str, form: str) -> Types:
         name = three_part_type(name)
         try:
             if marker == 'IDL':
+                body = _INCLUDE.sub('', body)
                 found = get_types_from_idl(body) if body.strip() else {}
             else:
                 (content,) = get_types_from_msg(_fields_only(body), name).values()
