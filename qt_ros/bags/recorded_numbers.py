@@ -13,7 +13,7 @@ from qt_ros import message_types as types
 from qt_ros.bags.index import TopicIndex
 from qt_ros.bags.reader import BagReader
 from qt_ros.bags.types import deserialize
-from qt_ros.decoding import fields_of, read_fields
+from qt_ros.decoding import LARGEST, fields_of, read_fields
 from qt_ros.errors import QtRosError
 
 MOST_TICKS = 12_000  # that are looked at: a long recording is looked at in several places
@@ -70,7 +70,7 @@ def read_numbers(bag: BagReader, topic: str, index: TopicIndex, rate_hz: float) 
             fields, values, by_index = _read(message, info.type)
         except QtRosError:
             continue  # told by inspect
-        if not fields or not np.isfinite(np.asarray(values, np.float32)).all():
+        if not fields or not all(abs(value) < LARGEST for value in values):
             continue
         if by_index:
             nameless.add(fields)
