@@ -312,14 +312,15 @@ def copy_shifted(images: np.ndarray, row: int, down: int, right: int, out: np.nd
     target[low:high] = source[begin + low : begin + high]
     top, bottom = max(0, -down), height - max(0, down)
     left, end = max(0, -right), width - max(0, right)
+    pixels = out.view('V3')[..., 0]  # (L, H, W), three bytes at a time
     if left:
-        out[:, top:bottom, :left] = out[:, top:bottom, left : left + 1]
+        pixels[:, top:bottom, :left] = pixels[:, top:bottom, left : left + 1]
     if end < width:
-        out[:, top:bottom, end:] = out[:, top:bottom, end - 1 : end]
+        pixels[:, top:bottom, end:] = pixels[:, top:bottom, end - 1 : end]
     if top:
-        out[:, :top] = out[:, top : top + 1]
+        pixels[:, :top] = pixels[:, top : top + 1]
     if bottom < height:
-        out[:, bottom:] = out[:, bottom - 1 : bottom]
+        pixels[:, bottom:] = pixels[:, bottom - 1 : bottom]
 
 
 class _Buffers:
