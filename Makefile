@@ -1,10 +1,10 @@
 # Two commands: `make demo` runs the whole loop on a simulated robot, `make test` runs the tests.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench clean
+.PHONY: help setup demo test lint clean bench bench-convert bench-memory bench-cache bench-crash bench-fuzz bench-learning
 
 help:   ## list the targets
-	@grep -hE '^[a-z-]+: .*##|^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+: .*##|^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 setup:  ## system libraries, virtual environment, ROS interfaces; seconds when nothing changed
 	@scripts/setup.sh
@@ -18,7 +18,24 @@ test: setup lint  ## lint, type check and all tests
 lint: setup  ## ruff and mypy
 	@. ./env.sh && ruff check . && ruff format --check . && mypy
 
-bench: setup  ## CPU-minutes of training against success, in process: about 10 minutes
+bench: bench-convert bench-cache bench-crash bench-learning  ## the benches of less than an hour together
+
+bench-convert: setup  ## converting: CPU seconds by stage, times real time, ratio to the floor
+	@. ./env.sh && python bench/convert.py
+
+bench-memory: setup  ## peak memory of converting 10 and 60 minutes of two cameras: about an hour
+	@. ./env.sh && python bench/memory.py
+
+bench-cache: setup  ## windows a second from the training cache, beside the videos
+	@. ./env.sh && python bench/cache.py
+
+bench-crash: setup  ## kill conversions 200 times at random and look at what is left
+	@. ./env.sh && python bench/crash.py
+
+bench-fuzz: setup  ## 10 000 mutated recordings, contracts, labels and datasets: hours; goes on where it was stopped
+	@. ./env.sh && python bench/fuzz.py
+
+bench-learning: setup  ## CPU-minutes of training against success, in process: about 10 minutes
 	@. ./env.sh && mkdir -p runs/bench && rm -rf runs/bench/cache runs/bench/run \
 	&& python bench/make_block_cache.py --out runs/bench/cache --demos 200 --noisy 75 \
 	&& python bench/calibrate.py --cache runs/bench/cache --out runs/bench/run --each --scenes 9500000

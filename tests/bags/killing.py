@@ -268,7 +268,7 @@ def made_files(out: Path) -> list[str]:
         str(path.relative_to(out))
         for folder in ('data', 'meta', 'videos')
         for path in (out / folder).rglob('*')
-        if path.is_file()
+        if path.is_file() and path.name != 'conversions.jsonl'  # of runs that lived
     ]
 
 
