@@ -12,9 +12,9 @@ built, and the same windows are read in three ways:
                     after it
     from the mp4s   PyAV seeks the key frame (every second frame is one) and decodes from there
 
-Windows/s are per second of CPU time of one core, with the cache in memory; the wall clock is given
-beside it. "From disk" is measured after its pages were dropped from memory: what to expect of a set
-that is larger than memory. /proc says how much really came from the disk.
+Windows/s are per second of CPU time of one core, with the cache in memory; the wall clock is
+beside it. "From disk" is measured after its pages were dropped from memory: what to expect of a
+set that is larger than memory. /proc says how much really came from the disk.
 """
 
 from __future__ import annotations
