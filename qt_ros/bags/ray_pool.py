@@ -15,13 +15,15 @@ import hashlib
 import importlib.metadata
 import os
 import secrets
+import shutil
 import signal
 import socket
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -30,6 +32,7 @@ from typing import Any
 import qt_ros
 from qt_ros.bags.scheduling import WorkerDied
 from qt_ros.bags.work import BagResult, BagTask, convert_bag, not_converted
+from qt_ros.dataset.files import Busy, locked
 from qt_ros.dataset.video import EncodedVideo, file_sha256
 from qt_ros.errors import BagError
 
@@ -40,6 +43,8 @@ STORE_BYTES = 256 << 20  # object store of a local cluster
 CONNECT_S = 5.0
 LEASES = 3  # workers that a bag may be given to before one begins
 BEGUN = None  # first thing that a task sends
+SETTLED_S = 60.0
+FOLDER, LOCK = 'qt_ros_ray_', 'lock'  # where a task keeps its videos until they are sent
 PACKAGES = ('av', 'numpy', 'opencv-python-headless', 'rosbags')  # that decide what rows hold
 
 
@@ -120,11 +125,17 @@ class RayPool:
         return None
 
 
+@functools.cache
 def versions() -> dict[str, str]:
-    """Return what must agree between machines for a dataset not to depend on them."""
+    """Return what must agree between machines for a dataset not to depend on them.
+
+    Each process looks once, for what it has imported stays as it was then.
+    """
     own = hashlib.sha256()
-    for path in sorted(Path(qt_ros.__file__).parent.rglob('*.py')):
-        own.update(path.name.encode() + b'\0' + path.read_bytes())
+    root = Path(qt_ros.__file__).parent
+    for folder in (root, root / 'bags', root / 'dataset'):
+        for path in sorted(folder.glob('*.py')):
+            own.update(path.name.encode() + b'\0' + path.read_bytes())
     found = {'q-transformer-ros (sha256 of its files)': own.hexdigest()[:12]}
     return found | {name: importlib.metadata.version(name) for name in PACKAGES}
 
@@ -153,19 +164,31 @@ def _convert_there(task: BagTask, wanted: dict[str, str]) -> Iterator[Any]:
             ' every machine of the Ray cluster (a shared folder)',
         )
         return
-    with tempfile.TemporaryDirectory(prefix='qt_ros_') as folder:
-        result = convert_bag(replace(task, staging=Path(folder)))
+    _sweep()
+    with tempfile.TemporaryDirectory(prefix=FOLDER) as name, locked(Path(name) / LOCK, name):
+        folder = Path(name)
+        result = convert_bag(replace(task, staging=folder))
         for _, encoded in result.episodes:
             for video in encoded.values():
                 yield from _pieces(video.path, folder)
         result.episodes = [
-            (episode, {name: _moved(each, folder, '') for name, each in encoded.items()})
+            (episode, {camera: _moved(each, folder, '') for camera, each in encoded.items()})
             for episode, encoded in result.episodes
         ]
         yield result
 
 
-def _pieces(path: Path, folder: str) -> Iterator[tuple[str, int, bytes]]:
+def _sweep() -> None:
+    """Remove the videos of tasks that were killed on this machine: nobody holds their lock."""
+    for folder in Path(tempfile.gettempdir()).glob(f'{FOLDER}*'):
+        with suppress(OSError, Busy):
+            # One that was just made may not hold its lock yet.
+            if time.time() - folder.stat().st_mtime > SETTLED_S:
+                with locked(folder / LOCK, str(folder)):
+                    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _pieces(path: Path, folder: Path) -> Iterator[tuple[str, int, bytes]]:
     name, position = path.relative_to(folder).as_posix(), 0
     with open(path, 'rb') as file:
         while block := file.read(PIECE_BYTES):

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -21,6 +22,7 @@ from qt_ros.bags.known import Known
 from qt_ros.bags.pools import run_tasks
 from qt_ros.bags.work import BagTask
 from qt_ros.dataset import Dataset
+from qt_ros.dataset.files import locked
 from qt_ros.errors import BagError
 
 ray = pytest.importorskip('ray', reason="Ray is not installed: pip install '.[ray]'")
@@ -109,6 +111,21 @@ def test_another_version_on_a_machine_is_refused(tmp_path: Path) -> None:
     _, answer = ray_pool._convert_there(task, wanted)
     assert answer.report['result'] == 'failed'
     assert [text.split(' ')[0] for text in answer.report['problems']] == ['av', 'rosbags']
+
+
+def test_the_dead_leave_nothing_for_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path))
+    for name in ('dead', 'alive', 'new'):
+        folder = tmp_path / f'{ray_pool.FOLDER}{name}'
+        folder.mkdir()
+        (folder / 'front.mp4').touch()
+    (tmp_path / 'dead').mkdir()  # of somebody else
+    with locked(tmp_path / f'{ray_pool.FOLDER}alive' / ray_pool.LOCK, 'alive'):
+        for name in ('dead', 'alive'):
+            os.utime(tmp_path / f'{ray_pool.FOLDER}{name}', (0, 0))
+        ray_pool._sweep()
+    left = sorted(each.name for each in tmp_path.iterdir())
+    assert left == ['dead', f'{ray_pool.FOLDER}alive', f'{ray_pool.FOLDER}new']
 
 
 def test_videos_travel_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
