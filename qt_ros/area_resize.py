@@ -29,6 +29,7 @@ SMALLEST_SIDE = 16
 BY_AREA = 0x20 | 0x40000 | 0x80000  # area, accurate rounding, bit-exact: numbers of swscale
 _FORMATS = {1: 'gray', 3: 'yuv444p'}  # three planes of one size, whatever they mean
 _SHAPES = 8  # whose memory a thread keeps
+_LARGEST = 2**23  # pixels of such a picture (4K is 8.3 million): what is kept stays below 200 MB
 
 
 def resize_by_area(pixels: Pixels, size: tuple[int, int]) -> Pixels:
@@ -49,6 +50,7 @@ def _suits_ffmpeg(shape: tuple[int, ...], size: tuple[int, int]) -> bool:
     pairs = list(zip(shape[:2], size, strict=True))
     return (
         shape[2:] in ((), (3,))
+        and shape[0] * shape[1] <= _LARGEST
         and min(size) >= SMALLEST_SIDE
         and all(low * new <= old <= high * new for old, new in pairs)
         and any(old % new for old, new in pairs)
