@@ -116,7 +116,8 @@ def _fill(task: BagTask, bag: BagReader, result: BagResult) -> None:
         found = conversion.convert(segment, encode)
         for each in found.built:
             if each.episode.episode_id in videos:
-                report['episodes'].append(describe(each))
+                earlier = [text for text in segment.earlier_outcomes if text != 'unknown']
+                report['episodes'].append({**describe(each), 'earlier_outcomes': earlier})
                 for stream, ages in result.ages.items():
                     ages.add(each.ticks.ages_ns(stream), each.ticks.valid[stream])
                 name = each.episode.episode_id

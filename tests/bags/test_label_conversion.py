@@ -249,6 +249,9 @@ def test_a_run_tells_once_what_its_label_file_did_not_do(tmp_path):
     assert 'elsewhere' in other
     assert 'nobody' in nobody
     assert [e.outcome for e in Dataset(tmp_path / 'set').episodes] == ['failure', 'timeout']
+    # What the recordings' own events had said stays on record.
+    kept = [row['earlier_outcomes'] for bag in result.report['per_bag'] for row in bag['episodes']]
+    assert kept == [['success'], ['success']]
     assert not any(
         'labels' in text for bag in result.report['per_bag'] for text in bag['problems']
     )
