@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import cv2
@@ -20,14 +21,17 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
+from qt_ros.compressed_images import read_compressed
 from qt_ros.dataset.video import SCALER
 from qt_ros.depth import known_metres, metres_from_mm
 from qt_ros.lerobot.errors import EpisodeError
 from qt_ros.lerobot.info import Feature
-from qt_ros.picture import BGR, DEPTH, RGB, Picture
+from qt_ros.message_types import DecodeError
+from qt_ros.picture import DEPTH, RGB, Picture
 
 DEPTH_CODES = 4095  # the largest code of 12 bits
 _DEPTH_FORMAT = 'gray12le'
+_TIFF = (b'II*\0', b'MM\0*')
 
 
 def video_pictures(
@@ -122,17 +126,25 @@ def metres_from_codes(codes: NDArray[np.uint16], feature: Feature) -> NDArray[np
 
 
 def _image(data: bytes, feature: Feature, what: str) -> Picture:
-    flags = cv2.IMREAD_UNCHANGED if feature.depth else cv2.IMREAD_COLOR
+    if feature.depth and data[:4] in _TIFF:
+        return Picture(_tiff_metres(data, what), DEPTH, feature.key)
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION)
+        message = SimpleNamespace(data=data, format=feature.key)
+        picture = read_compressed(message, as_depth=feature.depth)
+    except DecodeError as error:
+        raise EpisodeError(f'{what}: {error}') from error
+    if feature.depth and picture.kind != DEPTH:
+        raise EpisodeError(f'{what} holds no depth; 16-bit grey PNG or TIFF is needed')
+    return picture
+
+
+def _tiff_metres(data: bytes, what: str) -> NDArray[np.float32]:
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error:
         image = None
-    if image is None:
-        raise EpisodeError(f'{what} is damaged or no picture ({len(data)} bytes); restore it')
-    if not feature.depth:
-        return Picture(np.asarray(image, np.uint8), BGR, feature.key)
-    if image.ndim != 2 or image.dtype not in (np.uint16, np.float32):
-        raise EpisodeError(f'{what} is {image.dtype} {image.shape}; depth is one 16-bit or float')
+    if image is None or image.ndim != 2 or image.dtype not in (np.uint16, np.float32):
+        raise EpisodeError(f'{what} is damaged, or no TIFF of 16-bit or float depth; restore it')
     if image.dtype == np.uint16:
-        return Picture(metres_from_mm(np.asarray(image, np.uint16)), DEPTH, feature.key)
-    return Picture(known_metres(image), DEPTH, feature.key)
+        return metres_from_mm(np.asarray(image, np.uint16))
+    return known_metres(image)

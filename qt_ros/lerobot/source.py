@@ -140,7 +140,7 @@ class Source:
                 # The statistics are most of the file and not needed.
                 kept = [name for name in names if not name.startswith('stats/')]
                 return file.read(columns=kept).to_pylist()
-        except (OSError, pa.ArrowException) as error:
+        except (OSError, pa.ArrowException, ValueError) as error:
             raise SourceError(f'{path} cannot be read ({error}); restore it') from error
 
     def _episode(self, row: dict[str, Any]) -> SourceEpisode:
