@@ -113,7 +113,8 @@ def encode_videos(episode: Episode, staging: Path, contract: Contract) -> dict[s
     processes. Raises `DatasetError` if a camera gives another number of frames than there are
     rows, frames of another size, or if the file read back disagrees.
     """
-    staging.mkdir(parents=True, exist_ok=True)
+    with plain_errors(staging):
+        staging.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         writers = {
             camera.name: stack.enter_context(
@@ -247,7 +248,7 @@ def count_frames(path: Path) -> int:
         with av.open(str(path)) as container:
             return sum(1 for packet in container.demux(video=0) if packet.size)
     except DAMAGED as error:
-        raise DatasetError(f'{path} is no readable video ({error}); convert its bag again') from error
+        raise DatasetError(f'{path} is no sound video ({error}); convert its bag again') from error
 
 
 def decode_video(path: Path, first: int, length: int) -> Iterator[NDArray[np.uint8]]:

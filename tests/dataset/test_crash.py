@@ -127,12 +127,15 @@ with DatasetWriter(sys.argv[1], made_with, batch=2) as writer:
 
 
 def test_sigkill_at_any_moment(tmp_path):
-    """Ten times: append in another process, kill it, check everything, go on."""
+    """Append in another process, kill it, check everything, go on.
+
+    `tests/bags/test_killing.py` does it to whole conversions, many times more.
+    """
     made_with = contract(cameras=1)
     path = tmp_path / 'd'
     draw = random.Random(7)
     held = 0
-    for _ in range(10):
+    for _ in range(4):
         process = subprocess.Popen(
             [sys.executable, '-c', APPEND, str(path), str(Path(__file__).parent)],
             stdout=subprocess.PIPE,
@@ -148,7 +151,7 @@ def test_sigkill_at_any_moment(tmp_path):
         held = assert_whole(path, made_with, held)
         cache = Cache.open(build_cache(path))
         assert len(cache.meta.episodes) == held
-    assert held > 4
+    assert held > 1
     with DatasetWriter(path, made_with) as writer:
         assert len(writer) == held
     left = files_of(path)
