@@ -203,7 +203,7 @@ def test_image_statistics_are_those_of_the_pixels(frames, seed):
 
 @pytest.mark.parametrize(('frames', 'looked_at'), [(7, 7), (100, 100), (500, 105), (1000, 177)])
 def test_as_many_frames_are_looked_at_as_by_lerobot(frames, looked_at):
-    """`estimate_num_samples` of its compute_stats.py: 100 at least, frames ** 0.75 of long ones."""
+    """`estimate_num_samples` of its compute_stats.py: 100, and frames ** 0.75 of long ones."""
     stats = ImageStats(frames)
     for level in range(frames):
         stats.add(np.full((2, 2, 3), level % 256, np.uint8))
