@@ -21,7 +21,8 @@ MAX_BYTES = 1 << 29  # of one chunk or message, unpacked
 MAX_FILE_RATIO = 1000  # a file may unpack to so many times its length ...
 MAX_FILE_LEAST = 1 << 30  # ... or to this many bytes
 SPARE_BYTES = 1 << 28  # of the disk are left free when a file is unpacked
-_PIECE = 1 << 18
+_PIECE = 1 << 18  # of input at a time ...
+_MOST = 1 << 22  # ... and of output
 _ZSTD_STEP = 1 << 11  # of input at a time: 4 bytes may unpack to 128 KiB
 
 
@@ -176,15 +177,16 @@ def _decoder(method: str) -> Any:
 
 
 def _fed(decoder: Any, data: bytes | memoryview) -> Iterator[bytes]:
-    """Feed `data`; never more than a piece comes out at once, however much it unpacks to."""
-    rest: bytes | memoryview = data
+    """Feed `data`; no more than `_MOST` bytes come out at once, however much it unpacks to."""
     try:
-        while not decoder.eof:
-            piece = decoder.decompress(rest, _PIECE)
-            rest = b''
-            if piece:
-                yield piece
-            elif decoder.needs_input:
-                return
+        for start in range(0, len(data), _PIECE):
+            rest: bytes | memoryview = data[start : start + _PIECE]
+            while not decoder.eof:
+                piece = decoder.decompress(rest, _MOST)
+                rest = b''
+                if piece:
+                    yield piece
+                elif decoder.needs_input:
+                    break
     except (RuntimeError, OSError, ValueError, EOFError) as exc:
         raise DamagedError(str(exc)) from exc

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import struct
 import zlib
+from array import array
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from io import BytesIO
-from typing import Any, NamedTuple
+from typing import Any
 
 from mcap.data_stream import ReadDataStream
 from mcap.exceptions import McapError
@@ -31,14 +33,28 @@ WANTED = (*_NAMED, Opcode.DATA_END, Opcode.FOOTER)  # everything else is skipped
 Buffer = bytes | bytearray | memoryview
 
 
-class Piece(NamedTuple):
+@dataclass(frozen=True)
+class Piece:
     """A chunk's messages, or one outside chunks: where they lie in `data`.
 
-    rows: (channel, log time [ns], start, end) of each message, in storage order.
+    rows: (4 N,) channel, log time [ns], start and end of each message, in storage order. Plain
+    numbers: a hostile chunk may hold millions of empty messages.
     """
 
     data: Buffer
-    rows: list[tuple[int, int, int, int]]
+    rows: array[int]
+
+    def __len__(self) -> int:
+        return len(self.rows) // 4
+
+    def __iter__(self) -> Iterator[tuple[int, int, int, int]]:
+        values = iter(self.rows)
+        return zip(values, values, values, values, strict=True)
+
+    def span_ns(self) -> tuple[int, int] | None:
+        """Return the first and the last log time, None without messages."""
+        times = self.rows[1::4]
+        return (min(times), max(times)) if times else None
 
 
 @dataclass
@@ -132,35 +148,43 @@ def unpack_chunk(content: bytes) -> tuple[Buffer, str]:
     return data, problem
 
 
-def split_chunk(data: Buffer, names: Names) -> Piece:
-    """Find the messages in a chunk's records; schemas and channels are taken on the way."""
-    rows: list[tuple[int, int, int, int]] = []
+def split_chunk(data: Buffer, names: Names) -> tuple[Piece, str]:
+    """Find the messages in a chunk's records, and what is wrong with these ('' if nothing).
+
+    Schemas and channels are taken on the way.
+    """
+    rows = array('Q')
+    problem = ''
     position, end = 0, len(data)
     message, size, fields = int(Opcode.MESSAGE), _MESSAGE.size, _MESSAGE_FIELDS
-    unpack, head = _MESSAGE.unpack_from, HEAD.size
+    unpack, head, extend = _MESSAGE.unpack_from, HEAD.size, rows.extend
     while position + head <= end:
         if data[position] == message and position + size <= end:
             _, length, channel, _, log_ns, _ = unpack(data, position)
             body, position = position + size, position + head + length
             if position > end:
-                break
-            if length >= fields:
-                rows.append((channel, log_ns, body, position))
+                problem = 'a message is cut off'
+            elif length >= fields:
+                extend((channel, log_ns, body, position))
             continue
         opcode, length = HEAD.unpack_from(data, position)
         body, position = position + head, position + head + length
-        if position > end:
-            break
-        names.take(opcode, memoryview(data)[body:position])
-    return Piece(data, rows)
+        if (
+            opcode == 0
+            or position > end
+            or not names.take(opcode, memoryview(data)[body:position])
+        ):
+            problem = 'a record in it makes no sense'
+            position = end if opcode == 0 else position
+    return Piece(data, rows), problem
 
 
 def single_message(content: bytes) -> Piece:
     """Return a message record outside chunks; without rows if it is too short to be one."""
     if len(content) < _MESSAGE_FIELDS:
-        return Piece(content, [])
+        return Piece(content, array('Q'))
     channel, _, log_ns, _ = struct.unpack_from('<HIQQ', content)
-    return Piece(content, [(channel, log_ns, _MESSAGE_FIELDS, len(content))])
+    return Piece(content, array('Q', (channel, log_ns, _MESSAGE_FIELDS, len(content))))
 
 
 def read_metadata(content: bytes) -> dict[str, str]:

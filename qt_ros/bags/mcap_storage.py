@@ -103,12 +103,13 @@ class McapStorage:
         counts: dict[int, int] = {}
         firsts, offsets = array('q'), array('q')
         ordinal = 0
-        for offset, (data, rows) in self._walk(report=first):
+        for offset, piece in self._walk(report=first):
             firsts.append(ordinal)
             offsets.append(offset)
             if first:
-                self._widen_span(rows)
-            for channel, log_ns, start, end in rows:
+                self._widen_span(piece)
+            data = piece.data
+            for channel, log_ns, start, end in piece:
                 topic = self._topic_of.get(channel) or self._topic(channel)
                 if topic is not None:
                     counts[channel] = counts.get(channel, 0) + 1
@@ -135,24 +136,25 @@ class McapStorage:
             if number < 0:
                 return
             first = self._firsts[number]
-            data, rows = self._piece_at(self._offsets[number])
-            if wanted[at] - first >= len(rows):
+            piece = self._piece_at(self._offsets[number])
+            if wanted[at] - first >= len(piece):
                 return  # behind the last message
-            while at < len(wanted) and wanted[at] - first < len(rows):
-                channel, log_ns, start, end = rows[wanted[at] - first]
+            while at < len(wanted) and (row := 4 * (wanted[at] - first)) < len(piece.rows):
+                channel, log_ns, start, end = piece.rows[row : row + 4]
                 topic = self._topic_of.get(channel)
                 if topic is not None:
-                    yield Record(topic, log_ns, bytes(data[start:end]), wanted[at])
+                    yield Record(topic, log_ns, bytes(piece.data[start:end]), wanted[at])
                 at += 1
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
 
-    def _widen_span(self, rows: list[tuple[int, int, int, int]]) -> None:
-        times = [row[1] for row in rows] + list(self._span_ns or ())
-        if times:
-            self._span_ns = (min(times), max(times))
+    def _widen_span(self, piece: Piece) -> None:
+        span = piece.span_ns()
+        if span is not None:
+            low, high = self._span_ns or span
+            self._span_ns = (min(low, span[0]), max(high, span[1]))
 
     def _topic(self, channel: int) -> str | None:
         """Return the topic of a channel that was met for the first time."""
@@ -275,9 +277,9 @@ class McapStorage:
         A short bag is a chunk or two, read once for each topic that is fetched.
         """
         data, problem = unpack_chunk(content)
-        if problem and report:
-            self._report(f'{self.path.name}: a chunk is damaged: {problem}')
-        piece = split_chunk(data, self._names)
+        piece, wrong = split_chunk(data, self._names)
+        if (problem or wrong) and report:
+            self._report(f'{self.path.name}: a chunk is damaged: {problem or wrong}')
         if offset not in self._recent:
             self._recent[offset] = piece
             self._recent_bytes += len(piece.data)

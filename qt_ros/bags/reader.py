@@ -273,7 +273,10 @@ def _head(path: Path) -> bytes:
 
 def _if_sound(kind: type, path: Path) -> Storage | None:
     """Open a file that has the name of a recording but not its first bytes, if there is one."""
-    storage: Storage = kind(path)
+    try:
+        storage: Storage = kind(path)
+    except BagError:
+        return None
     if storage.topics():
         return storage
     storage.close()
