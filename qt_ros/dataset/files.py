@@ -45,7 +45,10 @@ def move_durably(source: Path, target: Path) -> None:
 
 def sync_folder(folder: Path) -> None:
     """Flush the names in `folder`, so that renames survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except PermissionError:
+        return  # one may write into folders that one may not list
     try:
         os.fsync(descriptor)
     finally:

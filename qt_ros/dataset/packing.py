@@ -162,5 +162,7 @@ class Packer:
                 folders.add(path_of(self._root, tail.place).parent)
         for camera, place in self._videos.items():
             folders.add(video_file(self._root, camera, place).parent)
-        for folder in folders:
+        above = {parent for folder in folders for parent in folder.parents}
+        inside = {folder for folder in above if self._root in (folder, *folder.parents)}
+        for folder in folders | inside:
             sync_folder(folder)

@@ -26,6 +26,7 @@ from qt_ros.dataset.layout import (
     video_key,
 )
 from qt_ros.dataset.stats import Stats
+from qt_ros.dataset.swap import settle
 from qt_ros.dataset.tables import digest, from_table, stats_of_row, unreadable, widths
 from qt_ros.dataset.video import count_frames, decode_video, file_sha256
 from qt_ros.episode import rewards
@@ -41,16 +42,31 @@ class Dataset:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        try:
+            self._open()
+        except DatasetError:
+            if self._in_place():
+                raise
+            self._open()  # another set took its place while we were reading
+        self._file = lru_cache(maxsize=4)(pq.ParquetFile)
+        self._image_stats: tuple[Place, dict[int, dict[str, Any]]] | None = None
+
+    def _open(self) -> None:
+        settle(self.path)
+        self._folder = _identity(self.path)
         self._info = read_info(self.path)
-        self._folder = os.stat(self.path)
         self.contract = read_contract(self.path)
         self._cameras = [camera.name for camera in self.contract.cameras]
         self.episodes: list[EpisodeMeta] = read_catalog(
             self.path, self._info['total_episodes'], self.contract
         )
         self._widths = widths(self.contract)
-        self._file = lru_cache(maxsize=4)(pq.ParquetFile)
-        self._image_stats: tuple[Place, dict[int, dict[str, Any]]] | None = None
+        if not self._in_place():
+            raise DatasetError(f'{self.path} is being replaced; try again')
+
+    def _in_place(self) -> bool:
+        """Say whether the folder that was opened still stands at its path."""
+        return self._folder == _identity(self.path)
 
     def __len__(self) -> int:
         return len(self.episodes)
@@ -143,13 +159,15 @@ class Dataset:
             raise DatasetError(
                 f'episode {index} does not exist; allowed: 0 to {len(self.episodes) - 1}'
             )
-        self._check_still_there()
+        if not self._in_place():
+            raise DatasetError(f'{self.path} has been replaced since it was opened; open it again')
         return self.episodes[index]
 
-    def _check_still_there(self) -> None:
-        try:
-            same = os.path.samestat(self._folder, os.stat(self.path))
-        except OSError:
-            same = False
-        if not same:
-            raise DatasetError(f'{self.path} has been replaced since it was opened; open it again')
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return what tells a folder from another one that takes its name; None: there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

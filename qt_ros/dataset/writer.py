@@ -115,6 +115,8 @@ class DatasetWriter:
         if not (self.path / INFO).exists():
             write_text(self.path / CONTRACT, self.contract.to_yaml())
             write_info(self.path, new_info(self.contract))
+            for folder in (self.path / 'meta', self.path, self.path.resolve().parent):
+                sync_folder(folder)
         self._info = read_info(self.path)
         stored = read_contract(self.path)
         if stored.hash != self.contract.hash:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from made_bags import contract, steady
 
 from qt_ros.bags.converter import ConversionResult, convert
+from qt_ros.cli.main import main
 from qt_ros.dataset import Dataset, DatasetWriter, build_cache, read_labels, relabel
 from qt_ros.dataset.replacing import Change, merged_order, replacing
 from qt_ros.dataset.swap import beside, swap
@@ -453,3 +454,18 @@ def test_the_journal_follows_by_name_whatever_was_redone(tmp_path: Path) -> None
             replace(e, episode_index=0) for e in history
         ]
         assert [name for _, name, _ in facts(out)] == names
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = bag(tmp_path, 'a')
+    (tmp_path / 'c.yaml').write_text(BY_EVENTS.to_yaml())
+    command = ['convert', str(path), '--contract', str(tmp_path / 'c.yaml')]
+    command += ['--out', str(tmp_path / 'out'), '--workers', '1', '--json']
+    for more, counts in (([], (1, 0, 0)), ([], (0, 1, 0)), (['--replace'], (1, 0, 1))):
+        assert main([*command, *more]) == 0
+        found = json.loads(capsys.readouterr().out)['episodes']
+        assert (found['new'], found['already_there'], found['replaced']) == counts
+    shutil.rmtree(path)
+    bag(tmp_path, 'a', 0.7)
+    assert main(command) == 1
+    assert "episode 'a' has changed since it was converted" in capsys.readouterr().err
