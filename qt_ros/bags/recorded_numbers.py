@@ -52,7 +52,8 @@ class Numbers:
 def read_numbers(bag: BagReader, topic: str, index: TopicIndex, rate_hz: float) -> list[Numbers]:
     """Return what a topic held at ticks, once for each set of fields that its messages hold.
 
-    Some robots publish the joints of arm and gripper in messages of their own on one topic.
+    Some robots publish the joints of arm and gripper in messages of their own on one topic; those
+    with the most fields come first.
     """
     info = bag.topics[topic]
     order = np.argsort(index.log_ns, kind='stable')
@@ -87,7 +88,7 @@ def read_numbers(bag: BagReader, topic: str, index: TopicIndex, rate_hz: float) 
             len(stamps) / total,
             fields in nameless,
         )
-        for fields, (stamps, kept) in sorted(rows.items(), key=lambda item: -len(item[1][0]))
+        for fields, (stamps, kept) in sorted(rows.items(), key=lambda item: -len(item[0]))
         if len(stamps) >= _LEAST_SHARE * total
     ]
 
