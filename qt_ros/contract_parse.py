@@ -30,6 +30,7 @@ from qt_ros.contract_values import (
     read_depth_range,
     read_limit,
     read_max_age,
+    read_seconds,
     read_size,
 )
 from qt_ros.message_types import (
@@ -77,7 +78,7 @@ class _Parser:
         name = self._safe_name(keys['name']) if 'name' in keys else ''
         rate_hz = keys['rate_hz'].number(above=0.0, at_most=1000.0) if 'rate_hz' in keys else None
         clock = keys['clock'].choice(CLOCKS, 'clock') if 'clock' in keys else None
-        gap_s = keys['max_gap_s'].number(above=0.0) if 'max_gap_s' in keys else 1.0
+        gap_s = read_seconds(keys, 'max_gap_s', 1.0)
         contract = Contract(
             name=name,
             rate_hz=rate_hz or 1.0,
@@ -255,7 +256,7 @@ class _Parser:
             section.problem(f'needs exactly one way to cut a recording; {hint}')
             return Episodes()
         if 'time_gap' in keys:
-            return Episodes('time_gap', gap_s=keys['time_gap'].number(above=0.0))
+            return Episodes('time_gap', gap_s=read_seconds(keys, 'time_gap', 1.0))
         topic = self._topic_text(keys['events'])
         self._register(topic, EPISODE_EVENT, keys['events'])
         return Episodes('events', topic=topic)
@@ -266,9 +267,9 @@ class _Parser:
         for name, value in keys['limits'].entries() if 'limits' in keys else []:
             limits[name] = read_limit(value)
             self._check_limit(name, limits[name], value)
-        watchdog_s = keys['watchdog_s'].number(above=0.0) if 'watchdog_s' in keys else 0.3
+        watchdog_s = read_seconds(keys, 'watchdog_s', 0.3)
         fallback = keys['fallback'].choice(FALLBACKS, 'fallback') if 'fallback' in keys else 'hold'
-        return Safety(limits, watchdog_s or 0.3, fallback or 'hold')
+        return Safety(limits, watchdog_s, fallback or 'hold')
 
     def _check_limit(self, name: str, limit: JointLimit, value: Value) -> None:
         names = [dim.name for dim, _, _ in self._dims if dim.name]

@@ -14,6 +14,8 @@ from qt_ros.message_types import (
 )
 from qt_ros.yaml_reader import Value
 
+LONGEST_S = 1e6  # 11 days
+
 
 def check_field(value: Value, text: str, type: str, by_index: bool) -> None:
     """Check that `text` is written as fields of message type `type` are; '' is not checked."""
@@ -91,7 +93,14 @@ def read_by_index(keys: dict[str, Value], type: str) -> bool:
 
 def read_max_age(keys: dict[str, Value]) -> float:
     """Read the optional max_age_s of a stream [s]."""
-    return (keys['max_age_s'].number(above=0.0) if 'max_age_s' in keys else 0.25) or 0.25
+    return read_seconds(keys, 'max_age_s', 0.25)
+
+
+def read_seconds(keys: dict[str, Value], name: str, default: float) -> float:
+    """Read an optional length of time [s]; years would overflow when stamps are added."""
+    if name not in keys:
+        return default
+    return keys[name].number(above=0.0, at_most=LONGEST_S) or default
 
 
 def read_limit(value: Value) -> JointLimit:

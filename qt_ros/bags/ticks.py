@@ -23,7 +23,9 @@ from numpy.typing import NDArray
 
 from qt_ros.bags.segments import Segment
 from qt_ros.contract import Contract
+from qt_ros.errors import BagError
 
+MOST_TICKS = 5_000_000  # of an episode: 46 hours at 30 Hz
 Ints = NDArray[np.int64]
 Times = tuple[Ints, Ints]  # of a stream: stamps [ns], each once and rising, and what carries them
 
@@ -201,12 +203,18 @@ def _count_before(contract: Contract, t0_ns: int, stop_ns: int) -> int:
 def _covered_numbers(contract: Contract, t0_ns: int, total: int, covered: Ints) -> Ints:
     """Return the numbers of the ticks that lie in covered times; cost grows with these only."""
     pieces = [np.zeros(0, np.int64)]
-    last_ns = contract.tick_ns(t0_ns, max(total - 1, 0))
+    left, last_ns = MOST_TICKS, contract.tick_ns(t0_ns, max(total - 1, 0))
     for low, high in covered.tolist():
         if high < t0_ns or low > last_ns:
             continue
         first = _count_before(contract, t0_ns, low)
         stop = min(_count_before(contract, t0_ns, high + 1), total)
+        left -= max(stop - first, 0)
+        if left < 0:
+            raise BagError(
+                f'an episode has more than {MOST_TICKS} ticks; either stamps are damaged, or'
+                f' max_gap_s {contract.max_gap_s:g} of the contract is too long to tell'
+            )
         pieces.append(np.arange(first, max(first, stop), dtype=np.int64))
     return np.concatenate(pieces)
 
