@@ -20,6 +20,7 @@ DESCRIPTION = (
     'so the command can be repeated when there are new recordings. ROS is not needed.'
 )
 PROBLEMS_SHOWN = 30
+RESULTS = ('converted', 'already there', 'changed', 'failed')  # of a recording
 TICKS_LOST = {
     'leading': 'before every stream had a sample',
     'in_gaps': 'in gaps',
@@ -134,7 +135,8 @@ def _show(report: dict[str, Any], rate_hz: float, console: Console) -> None:
 def _summary(report: dict[str, Any], rate_hz: float) -> Iterator[str]:
     """Yield what a run did, a line for recordings, episodes, ticks that gave no row, and time."""
     bags, episodes, ticks = report['bags'], report['episodes'], report['ticks']
-    yield f'{_count(bags["total"], "recording")}: {_each(bags, without="total")}'
+    results = {name: bags[name] for name in RESULTS if name in bags}
+    yield f'{_count(bags["total"], "recording")}: {_each(results)}'
     made = [
         f'{_count(episodes["new"], "new episode")}, {_count(report["rows"], "row")}'
         f' ({report["rows"] / rate_hz:.1f} s)'
@@ -171,8 +173,8 @@ def _because(topic: dict[str, Any]) -> str:
     return ', '.join(f'{why}: {count}' for why, count in reasons)
 
 
-def _each(counts: dict[str, int], without: str = '') -> str:
-    return ', '.join(f'{count} {name}' for name, count in counts.items() if name != without)
+def _each(counts: dict[str, int]) -> str:
+    return ', '.join(f'{count} {name}' for name, count in counts.items())
 
 
 def _count(number: int, name: str) -> str:
