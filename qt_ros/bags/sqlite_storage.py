@@ -230,16 +230,16 @@ class SqliteStorage:
         columns = [column[0] for column in cursor.description]
         for row in cursor.fetchall():
             entry = dict(zip(columns, row, strict=True))
-            kind = three_part_type(str(entry.get('type', '')))
+            kind = three_part_type(_text(entry.get('type')))
             form, text = definitions.get(kind, ('ros2msg', ''))
             info = TopicInfo(
                 type=kind,
                 count=counts.pop(entry['id'], 0),
-                encoding=entry.get('serialization_format') or CDR,
+                encoding=_text(entry.get('serialization_format')) or CDR,
                 definition=text,
                 definition_format=form,
             )
-            self._topics[entry['id']] = (self._names.name(str(entry['name']), info), info)
+            self._topics[entry['id']] = (self._names.name(_text(entry['name']), info), info)
         for number, count in counts.items():
             self._report(f'{self.path.name}: {count} messages name unknown topic {number}')
 
@@ -248,7 +248,9 @@ class SqliteStorage:
         rows = self._optional(
             'SELECT topic_type, encoding, encoded_message_definition FROM message_definitions'
         )
-        return {three_part_type(str(kind)): (str(form), str(text)) for kind, form, text in rows}
+        return {
+            three_part_type(_text(kind)): (_text(form), _text(text)) for kind, form, text in rows
+        }
 
     def _read_metadata(self) -> None:
         """Take the newest copy of metadata.yaml that later versions keep in the file."""
@@ -264,3 +266,10 @@ class SqliteStorage:
         except _ERRORS as exc:
             self._report(f'{self.path.name} is damaged ({exc}); what is readable is read')
             return []
+
+
+def _text(value: Any) -> str:
+    """Return what a column holds as text; a damaged one may hold anything."""
+    if isinstance(value, bytes):
+        return value.decode('utf-8', 'replace')
+    return '' if value is None else str(value)

@@ -170,7 +170,7 @@ def read_info(root: Path) -> dict[str, Any]:
         settle(root)
     try:
         info = json.loads(path.read_text(encoding='utf-8'))
-        version, _ = info['codebase_version'], (info['total_episodes'], info['total_frames'])
+        version = info['codebase_version']
     except (FileNotFoundError, NotADirectoryError):
         raise DatasetError(
             f'{root} is not a dataset: {INFO} is missing; give the folder that qt-ros convert'
@@ -178,14 +178,33 @@ def read_info(root: Path) -> dict[str, Any]:
         ) from None
     except OSError as error:
         raise DatasetError(f'{path} cannot be read: {error.strerror}') from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DatasetError(f'{path} is damaged ({error}); restore it or convert again') from None
     if version != CODEBASE_VERSION:
         raise DatasetError(
             f'{root} has LeRobot format {version}; {CODEBASE_VERSION} is read here.'
             ' Convert it with the tools of LeRobot first'
         )
+    _check_info(path, info)
     return info
+
+
+def _check_info(path: Path, info: dict[str, Any]) -> None:
+    """Raise `DatasetError` for entries that cannot be what they are meant to be."""
+    problems = []
+    for name in ('total_episodes', 'total_frames', 'total_tasks'):
+        value = info.get(name)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            problems.append(f'{name} is {value!r}; a whole number from 0 up is needed')
+    found = info.get('features')
+    problems += [] if isinstance(found, dict) else ['features are missing']
+    for name, each in found.items() if isinstance(found, dict) else ():
+        kinds = (str, list)
+        given = [each.get(key) if isinstance(each, dict) else None for key in ('dtype', 'shape')]
+        if not all(isinstance(value, kind) for value, kind in zip(given, kinds, strict=True)):
+            problems.append(f'feature {name!r} has no dtype and shape')
+    if problems:
+        raise DatasetError([f'{path} is damaged: {text}; restore it' for text in problems])
 
 
 def read_contract(root: Path) -> Contract:
