@@ -83,8 +83,8 @@ def _clocks(topics: Entries, index: Mapping[str, TopicIndex]) -> list[str]:
         agree = len(simulated) == len(offsets) and not apart
         hint = 'use clock: header' if agree else 'other stamps do not agree: use clock: log'
         found.append(
-            f'{listed(simulated)}: header stamps are simulation time, {low:.2f} to {high:.2f} s:'
-            f' {hint}'
+            f'{listed(sorted(simulated))}: header stamps are simulation time,'
+            f' {low:.2f} to {high:.2f} s: {hint}'
         )
     for side, sign in (('ahead of', 1), ('behind', -1)):
         far = [n for n, ms in offsets.items() if ms * sign > FAR_MS and n not in simulated]
@@ -98,7 +98,7 @@ def _clocks(topics: Entries, index: Mapping[str, TopicIndex]) -> list[str]:
                 else (f'{span(low_ms)} to {span(high_ms)}')
             )
             found.append(
-                f'{listed(far)}: header stamps are {size} {side} log time: use clock: log'
+                f'{listed(sorted(far))}: header stamps are {size} {side} log time: use clock: log'
             )
     return found
 

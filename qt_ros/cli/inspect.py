@@ -80,7 +80,7 @@ def _table(found: dict[str, Any], columns: int) -> tuple[tuple[str, ...], list[t
         )
         for name, entry in found['topics'].items()
     ]
-    heads = ('topic', 'type', 'count', 'Hz', 'header - log', 'gaps', 'holds')
+    heads = ('topic', 'type', 'count', 'Hz', 'header-log', 'gaps', 'holds')
     widest = [max(len(str(row[at])) for row in rows) if rows else 0 for at in (0, 1, -1)]
     if sum(widest) + _OTHERS <= columns:
         return heads, rows
@@ -110,7 +110,7 @@ def _holds(name: str, entry: dict[str, Any], found: dict[str, Any]) -> str:
         return 'not decoded' if entry['count'] else ''
     if name in found['cameras']:
         height, width = found['cameras'][name]
-        return f'{"depth" if name in found["depth_cameras"] else "images"} {width}x{height}'
+        return f'{width}x{height}{" depth" if name in found["depth_cameras"] else ""}'
     joints = found['joints'].get(name)
     return '' if joints is None else f'{len(joints)} joint{"s" if len(joints) != 1 else ""}'
 
