@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
 from queue import SimpleQueue
@@ -181,17 +181,15 @@ def _serve(pipe: Connection) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     cv2.setNumThreads(1)  # the workers share the cores already
-    pipe.send(True)
-    while True:
-        try:
+    with suppress(EOFError, OSError):  # the process at the other end is gone
+        pipe.send(True)
+        while True:
             task = pipe.recv()
-        except EOFError:
-            return
-        try:
-            answer: BagResult | Exception = convert_bag(task)
-        except Exception as exc:  # noqa: BLE001 - it is raised again where the task came from
-            answer = exc
-        pipe.send(answer)
+            try:
+                answer: BagResult | Exception = convert_bag(task)
+            except Exception as exc:  # noqa: BLE001 - it is raised again where the task came from
+                answer = exc
+            pipe.send(answer)
 
 
 def _end_with_parent() -> None:
