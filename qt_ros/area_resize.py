@@ -13,7 +13,7 @@ robot and the converter see the same picture. It is within one grey level of the
 from __future__ import annotations
 
 import threading
-from functools import cache
+from functools import cache, lru_cache
 
 import av
 import cv2
@@ -32,18 +32,22 @@ _SHAPES = 8  # whose memory a thread keeps
 _LARGEST = 2**23  # pixels of such a picture (4K is 8.3 million): what is kept stays below 200 MB
 
 
-def resize_by_area(pixels: Pixels, size: tuple[int, int]) -> Pixels:
+def resize_by_area(pixels: Pixels, size: tuple[int, int], swap: bool = False) -> Pixels:
     """Resize (H, W) or (H, W, 3) uint8 to `size` = (height, width), into fresh memory.
 
-    Each way by its own factor. A picture that grows is interpolated, as OpenCV does it.
+    Each way by its own factor. A picture that grows is interpolated, as OpenCV does it. `swap`
+    turns BGR into RGB, and back.
     """
     height, width = size
     if _suits_ffmpeg(pixels.shape, size):
-        return _shrinker(pixels.shape)(pixels, size)
+        return _shrinker(pixels.shape)(pixels, size, swap)
     found = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
+    if swap:
+        found = cv2.cvtColor(found, cv2.COLOR_BGR2RGB)
     return np.asarray(found, dtype=np.uint8)
 
 
+@lru_cache(maxsize=64)
 def _suits_ffmpeg(shape: tuple[int, ...], size: tuple[int, int]) -> bool:
     """Say whether FFmpeg does it well; whole factors OpenCV does as fast."""
     low, high = FACTORS
@@ -65,29 +69,26 @@ class _Shrinker:
         self._frame = av.VideoFrame(width, height, _FORMATS[3 if shape[2:] else 1])
         self._planes = [_view(plane, height, width) for plane in self._frame.planes]
         self._scaler = VideoReformatter()
+        self._options = {'format': self._frame.format.name, 'interpolation': BY_AREA}
+        self._options.update(_one_thread())
 
-    def __call__(self, pixels: Pixels, size: tuple[int, int]) -> Pixels:
+    def __call__(self, pixels: Pixels, size: tuple[int, int], swap: bool) -> Pixels:
         height, width = size
         if pixels.ndim == 2:
             self._planes[0][...] = pixels
         else:
             cv2.split(pixels, self._planes)
-        small = self._scaler.reformat(
-            self._frame,
-            width=width,
-            height=height,
-            format=self._frame.format.name,
-            interpolation=BY_AREA,
-            **_one_thread(),
-        )
+        small = self._scaler.reformat(self._frame, width=width, height=height, **self._options)
         planes = [_view(plane, height, width) for plane in small.planes]
-        return planes[0].copy() if pixels.ndim == 2 else np.asarray(cv2.merge(planes))
+        if pixels.ndim == 2:
+            return planes[0].copy()
+        return np.asarray(cv2.merge(planes[::-1] if swap else planes))
 
 
 def _view(plane: av.video.plane.VideoPlane, height: int, width: int) -> Pixels:
     """Return the pixels of a plane, without what pads its rows."""
-    flat = np.frombuffer(memoryview(plane), np.uint8)
-    return flat.reshape(-1, plane.line_size)[:height, :width]
+    step = plane.line_size
+    return np.ndarray((height, width), np.uint8, memoryview(plane), strides=(step, 1))
 
 
 class _Kept(threading.local):

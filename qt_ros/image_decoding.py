@@ -18,7 +18,7 @@ from qt_ros.compressed_images import read_compressed
 from qt_ros.contract import Camera
 from qt_ros.depth import grey_from_metres, resize_depth
 from qt_ros.message_types import CAMERA_TYPES, COMPRESSED_IMAGE, IMAGE, DecodeError
-from qt_ros.picture import DEPTH, GREY, Picture
+from qt_ros.picture import BGR, DEPTH, GREY, RGB, Picture
 from qt_ros.raw_images import in_rgb, read_raw
 
 Rgb = NDArray[np.uint8]
@@ -42,10 +42,13 @@ def fit_picture(picture: Picture, camera: Camera) -> Rgb:
     if picture.kind == DEPTH:
         metres = resize_depth(_crop(picture, camera), camera.size)
         return in_rgb(grey_from_metres(metres, camera.depth_m), GREY)
-    pixels = _crop(picture, camera)
+    pixels, kind = _crop(picture, camera), picture.kind
     if pixels.shape[:2] != camera.size:
-        pixels = resize_by_area(pixels, camera.size)
-    return in_rgb(pixels, picture.kind)
+        pixels = resize_by_area(pixels, camera.size, swap=kind == BGR)
+        kind = RGB if kind == BGR else kind
+        if kind == RGB:
+            return pixels
+    return in_rgb(pixels, kind)
 
 
 def decode_depth(msg: Any, camera: Camera) -> NDArray[np.float32]:

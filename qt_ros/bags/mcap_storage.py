@@ -269,14 +269,15 @@ class McapStorage:
         opcode, content, _ = self._record_at(offset)
         if opcode == Opcode.MESSAGE:
             return single_message(content)
-        return self._chunk(offset, content, report=False)
+        # A scan has found where messages are: in chunks whose checksums are right.
+        return self._chunk(offset, content, report=False, checked=True)
 
-    def _chunk(self, offset: int, content: bytes, *, report: bool) -> Piece:
+    def _chunk(self, offset: int, content: bytes, *, report: bool, checked: bool = False) -> Piece:
         """Unpack a chunk; its complete messages are returned and remembered for a while.
 
         A short bag is a chunk or two, read once for each topic that is fetched.
         """
-        data, problem = unpack_chunk(content)
+        data, problem = unpack_chunk(content, checked=checked)
         piece, wrong = split_chunk(data, self._names)
         if (problem or wrong) and report:
             self._report(f'{self.path.name}: a chunk is damaged: {problem or wrong}')

@@ -88,10 +88,6 @@ def deserialize(info: TopicInfo, data: bytes, topic: str = '') -> Any:
     reason = why_unreadable(info)
     if reason:
         raise BagError(f'{topic or info.type}: {reason}')
-    decoders = [_decoder(info.type, info.encoding, info.definition, info.definition_format)]
-    if info.encoding == CDR and info.definition and info.type in standard_types().fielddefs:
-        # Some tools write definitions that do not match their messages; ROS's own may.
-        decoders.append(_decoder(info.type, CDR, '', ''))
     problem: Exception | None = None
     if info.encoding == CDR and bytes(data[:2]) in _ENCAPSULATIONS:
         raise BagError(
@@ -99,8 +95,7 @@ def deserialize(info: TopicInfo, data: bytes, topic: str = '') -> Any:
             f' (encapsulation {data[0]:02x} {data[1]:02x}), expected plain CDR (00 00 or 00 01);'
             ' record them with the default settings of the ROS middleware'
         )
-    decoders += [partial(_without_tail, each) for each in decoders]
-    for decode in decoders:
+    for decode in _decoders(info):
         try:
             return decode(data)
         except Exception as exc:  # noqa: BLE001 - generated code fails in any way on damaged bytes
@@ -125,6 +120,7 @@ def _without_tail(decode: Decode, data: bytes) -> Any:
     raise problem or SerdeError('the message is too short')
 
 
+@lru_cache(maxsize=512)
 def why_unreadable(info: TopicInfo) -> str:
     """Return why no message of the topic can be decoded, '' if they can."""
     if info.encoding not in ENCODINGS:
@@ -146,6 +142,16 @@ def begins_with_header(info: TopicInfo) -> bool:
     store = _store_of(info.type, info.encoding, info.definition, info.definition_format)
     fields = store.fielddefs[info.type][1]
     return bool(fields) and fields[0][1] == (Nodetype.NAME, HEADER)
+
+
+@lru_cache(maxsize=512)
+def _decoders(info: TopicInfo) -> tuple[Decode, ...]:
+    """Return what to try on a message, one after the other."""
+    found = [_decoder(info.type, info.encoding, info.definition, info.definition_format)]
+    if info.encoding == CDR and info.definition and info.type in standard_types().fielddefs:
+        # Some tools write definitions that do not match their messages; ROS's own may.
+        found.append(_decoder(info.type, CDR, '', ''))
+    return (*found, *(partial(_without_tail, each) for each in found))
 
 
 @lru_cache(maxsize=512)

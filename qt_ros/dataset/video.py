@@ -150,6 +150,7 @@ class VideoWriter:
         self.written = 0
         self._length, self._size, self._what = length, size, what
         self._rate = frame_rate(rate_hz)
+        self._time_base = 1 / self._rate
         self._stats = ImageStats(length)
         self._convert = _Converter()
         self._mux = ExitStack()
@@ -161,9 +162,9 @@ class VideoWriter:
             stream = container.add_stream('libx264', rate=rate, options=ENCODER)
             stream.height, stream.width = self._size
             stream.pix_fmt = 'yuv420p'
-            stream.time_base = 1 / rate
+            stream.time_base = self._time_base
             context = stream.codec_context
-            context.time_base = 1 / rate
+            context.time_base = self._time_base
             context.color_range = ColorRange.MPEG
             context.colorspace = context.color_primaries = context.color_trc = BT601
             self._container, self._stream = container, stream
@@ -180,7 +181,7 @@ class VideoWriter:
         self._stats.add(frame)
         picture = self._convert.to_yuv(frame)
         picture.pts = self.written
-        picture.time_base = 1 / self._rate
+        picture.time_base = self._time_base
         with self._plain_errors():
             self._container.mux(self._stream.encode(picture))
         self.written += 1
@@ -201,12 +202,12 @@ class VideoWriter:
     def result(self) -> EncodedVideo:
         """Read the closed file back and return what it is; raise `DatasetError` if it is wrong."""
         what, length = self._what, self._length
-        with self._plain_errors():
-            found = count_frames(self.path)
         if self.written != length:
             raise DatasetError(
                 f'{what} gave {self.written} frames for {length} rows; they must agree'
             )
+        with self._plain_errors():
+            found = count_frames(self.path)
         if found != length:
             raise DatasetError(f'{what} was written with {length} frames but reads back {found}')
         return EncodedVideo(
