@@ -103,10 +103,14 @@ def collect(path: Path) -> BagFiles:
     elif present and not (path / METADATA).exists():
         bag.problems.append(f'{METADATA} is missing; every storage file of the folder is read')
     if not bag.files:
-        listing = f'; {METADATA} lists {", ".join(bag.missing)}' if bag.missing else ''
+        hint = f'; {METADATA} lists {", ".join(bag.missing)}' if bag.missing else ''
+        below = [each.name for each in entries_of(path) if (each / METADATA).is_file()]
+        if below:
+            names = ', '.join(below[:5]) + (' and more' if len(below) > 5 else '')
+            hint = f'; recordings lie in folders below it: {names}; give one of these'
         raise BagError(
             f'{path} holds no storage file (one ending in {", ".join(PLAIN)}, perhaps followed by'
-            f' {" or ".join(PACKED)}){listing}'
+            f' {" or ".join(PACKED)}){hint}'
         )
     return bag
 
