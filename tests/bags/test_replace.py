@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from threading import Event, Thread
 
 import numpy as np
 import pytest
@@ -267,6 +270,35 @@ def test_order_is_that_of_the_old_set(data, old: int) -> None:
             assert all(index < change.leaving[0] for index in before)
             after = [index for new, index in order[at[-1] + 1 :] if not new]
             assert all(index > change.leaving[0] for index in after)
+
+
+def test_readers_meet_a_whole_set_or_a_clear_error(tmp_path: Path) -> None:
+    paths = [bag(tmp_path, name, 0.3, 1000 * n) for n, name in enumerate('abc')]
+    out = tmp_path / 'out'
+    convert(paths, BY_EVENTS, out)
+    stop, seen, wrong = Event(), Counter[str](), []
+
+    def read() -> None:
+        while not stop.is_set():
+            try:
+                dataset = Dataset(out)
+                names = [meta.episode_id for meta in dataset.episodes]
+                rows = [len(dataset.rows(index)['index']) for index in range(len(dataset))]
+                seen[f'{names} {rows}'] += 1
+            except DatasetError as error:
+                if not re.search('has been replaced since|is being replaced', str(error)):
+                    wrong.append(str(error))
+
+    reader = Thread(target=read)
+    reader.start()
+    try:
+        for _ in range(4):
+            convert(paths[:2], BY_EVENTS, out, replace=True)
+    finally:
+        stop.set()
+        reader.join()
+    assert not wrong, wrong
+    assert list(seen) == ["['a', 'b', 'c'] [3, 3, 3]"]
 
 
 def test_an_error_on_the_way_changes_nothing(tmp_path: Path) -> None:
