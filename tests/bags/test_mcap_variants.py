@@ -266,6 +266,30 @@ def test_big_endian_messages(tmp_path: Path) -> None:
     assert offset['median'] == pytest.approx(7000.0)
 
 
+def test_ros1_messages_in_mcap(tmp_path: Path, real_bags: Path) -> None:
+    """As `mcap convert` makes them of a ROS 1 bag."""
+    with BagReader(real_bags / 'teleop_rigs/rig_18_ros1_depth.bag') as bag:
+        before = list(bag.messages())
+        with (tmp_path / 'a.mcap').open('wb') as file:
+            writer = Writer(file)
+            writer.start(profile='ros1')
+            channels = {}
+            for name, info in bag.topics.items():
+                kind = info.type.replace('/msg/', '/')
+                schema = writer.register_schema(kind, 'ros1msg', info.definition.encode())
+                channels[name] = writer.register_channel(name, 'ros1', schema)
+            for topic, log_ns, data, _ in before:
+                writer.add_message(channels[topic], log_ns, data, log_ns)
+            writer.finish()
+    with BagReader(tmp_path / 'a.mcap') as bag:
+        assert [record[:3] for record in bag.messages()] == [record[:3] for record in before]
+    found = inspect_bag(tmp_path / 'a.mcap')
+    assert all(entry['decodes'] for entry in found['topics'].values())
+    assert found['topics']['/kuavo_arm_traj']['header_minus_log_ms']['median'] == pytest.approx(
+        14.7, abs=0.1
+    )
+
+
 def _stream(data: bytes):
     from mcap.data_stream import ReadDataStream
 
