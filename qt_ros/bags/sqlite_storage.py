@@ -9,6 +9,7 @@ and every other one is opened where it lies.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sqlite3
 import struct
@@ -33,6 +34,8 @@ MAGIC = b'SQLite format 3\x00'
 MAX_DAMAGE = 1000  # damaged places in one file that are hopped over
 # Besides its own errors: text, numbers and column names of a damaged file fail in Python.
 _ERRORS = (sqlite3.Error, ValueError, OverflowError, LookupError)
+_TABLES = ('topics', 'messages', 'message_definitions', 'metadata')
+_COMPUTED = re.compile(r'^\s*CREATE\s+VIRTUAL|\bAS\s*\(', re.I)
 _LOGS = ('-wal', '-journal')
 _METADATA = 'rosbag2/serialized_metadata'  # the name that it has in MCAP files
 
@@ -52,6 +55,7 @@ class SqliteStorage:
         try:
             self._db = self._open(path)
             self._db.text_factory = lambda raw: raw.decode('utf-8', 'replace')
+            self._check_tables()
             self._read_topics()
             self._read_metadata()
         except _ERRORS as exc:
@@ -218,9 +222,19 @@ class SqliteStorage:
         if problem not in self.problems:
             self.problems.append(problem)
 
+    def _check_tables(self) -> None:
+        """Refuse queries in the place of tables: reading one may never end."""
+        for name, kind, made in self._db.execute('SELECT name, type, sql FROM sqlite_master'):
+            if _text(name).lower() not in _TABLES or kind == 'index':
+                continue
+            if kind != 'table' or _COMPUTED.search(_text(made)):
+                raise sqlite3.DatabaseError(f'{name} is no plain table')
+
     def _read_topics(self) -> None:
         """Read topics, counts and definitions; the columns differ between rosbag2 versions."""
-        self._db.execute('SELECT rowid, topic_id, timestamp, data FROM messages LIMIT 0')
+        kinds = dict(self._db.execute('SELECT lower(name), type FROM sqlite_master'))
+        if {kinds.get('topics'), kinds.get('messages')} != {'table'}:
+            raise ValueError('it lacks them')  # a view could keep us busy for ever
         definitions = self._definitions()
         counts: dict[int, int] = {}
         # Counted here, not by SQLite, so that a damaged page costs only what lies on it.
