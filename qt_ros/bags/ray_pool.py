@@ -238,8 +238,8 @@ def _words(error: Any) -> str:
 def check(address: str) -> None:
     """Raise `BagError` if Ray is not installed or nothing can be at the address."""
     import_ray(address)
-    if address not in (LOCAL, 'auto'):
-        _check_reachable(address)
+    if address != LOCAL:
+        _check_reachable(_head(address))
 
 
 def import_ray(address: str) -> Any:
@@ -287,11 +287,7 @@ def _connect(ray: Any, address: str, workers: int | None) -> None:
                     **quiet,
                 )
         else:
-            if address != 'auto':
-                _check_reachable(address)
-            ray.init(address=address, **quiet)
-    except BagError:
-        raise
+            ray.init(address=_head(address), **quiet)
     except Exception as exc:  # Ray raises many kinds for a cluster that is not as it should be
         raise BagError(f'no Ray cluster at {address!r}: {exc}') from exc
     finally:
@@ -303,6 +299,22 @@ def _connect(ray: Any, address: str, workers: int | None) -> None:
 def _secret() -> str:
     """Return the secret of the clusters that this process starts."""
     return secrets.token_hex(32)
+
+
+def _head(address: str) -> str:
+    """Return HOST:PORT of the cluster's head; for 'auto' where Ray says that this machine's is."""
+    if address != 'auto':
+        return address
+    if found := os.environ.get('RAY_ADDRESS', ''):
+        return found
+    note = Path(os.environ.get('RAY_TMPDIR', '/tmp')) / 'ray/ray_current_cluster'
+    try:
+        return note.read_text(encoding='utf-8').strip()
+    except OSError:
+        raise BagError(
+            '--ray auto: this machine belongs to no Ray cluster; start one with ray start --head,'
+            ' or give HOST:PORT of one'
+        ) from None
 
 
 def _check_reachable(address: str) -> None:

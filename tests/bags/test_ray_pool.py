@@ -178,6 +178,19 @@ def test_wrong_addresses_are_told_at_once(address: str, words: str) -> None:
         ray_pool.check(address)
 
 
+def test_auto_is_told_where_there_is_no_cluster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv('RAY_ADDRESS', raising=False)
+    monkeypatch.setenv('RAY_TMPDIR', str(tmp_path))
+    with pytest.raises(BagError, match='belongs to no Ray cluster'):
+        ray_pool.check('auto')
+    (tmp_path / 'ray').mkdir()
+    (tmp_path / 'ray/ray_current_cluster').write_text('127.0.0.1:1\n')  # one that has gone
+    with pytest.raises(BagError, match='no Ray cluster answers at 127.0.0.1:1'):
+        ray_pool.check('auto')
+
+
 def test_without_ray_the_extra_is_named(tmp_path: Path) -> None:
     made(tmp_path, 1)
     (tmp_path / 'contract.yaml').write_text(CONTRACT)
