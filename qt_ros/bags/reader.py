@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import resource
 import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
@@ -32,6 +34,7 @@ _MAGICS: tuple[tuple[bytes, type], ...] = (
 )
 # Times beyond this (year 2116) come from damaged files; arithmetic on them would overflow.
 MAX_NS = 1 << 62
+SPARE_FILES = 256  # that the rest of the process may have open
 # A file goes on where another one ends if this long lies between them at most, or they overlap by
 # so much: splits do, recordings made one after the other do not.
 SPLIT_GAP_NS, SPLIT_OVERLAP_NS = 5_000_000_000, 1_000_000_000
@@ -185,6 +188,7 @@ class BagReader:
         self.metadata.update(bag.custom_data)
         failures = []
         before = self.count
+        _allow_open_files(len(self.storages) + len(bag.files))
         for path in bag.files:
             try:
                 storage = self._open_storage(path)
@@ -264,6 +268,16 @@ class BagReader:
                 self.partial = True
             for text in storage.notes:
                 self._problem(text)
+
+
+def _allow_open_files(count: int) -> None:
+    """Ask the system for as many open files as a recording of many splits needs."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count + SPARE_FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (max(allowed, soft), hard))
 
 
 def _head(path: Path) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import resource
 import shutil
 import sqlite3
 import struct
@@ -217,6 +218,19 @@ def test_splits_missing_unlisted_and_in_order(tmp_path: Path) -> None:
         assert 'other.mcap is not listed' in said
         ordinals = [record.ordinal for record in bag.messages()]
         assert ordinals == sorted(set(ordinals))
+
+
+def test_more_splits_than_files_may_be_open_at_once(tmp_path: Path) -> None:
+    write_mcap(tmp_path / 'bag_0.mcap', count=2)
+    for number in range(1, 150):
+        shutil.copyfile(tmp_path / 'bag_0.mcap', tmp_path / f'bag_{number}.mcap')
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (100, before[1]))
+    try:
+        with BagReader(tmp_path) as bag:
+            assert (bag.count, bag.partial) == (300, False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 @pytest.mark.parametrize(

@@ -289,6 +289,14 @@ def test_a_database_that_is_no_bag(tmp_path: Path, table: str) -> None:
     db = sqlite3.connect(path)
     db.execute(f'DROP TABLE {table}')
     db.commit()
+    with pytest.raises(BagError, match='topics and messages'), BagReader(path):
+        pass
+    # A view that never ends.
+    db.execute(
+        f'CREATE VIEW {table} AS WITH RECURSIVE n(id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM n)'
+        " SELECT id, '/n' AS name, 'T' AS type, 1 AS topic_id, 1 AS timestamp, x'' AS data FROM n"
+    )
+    db.commit()
     db.close()
     with pytest.raises(BagError, match='topics and messages'), BagReader(path):
         pass
