@@ -25,7 +25,7 @@ from pathlib import Path
 from queue import Queue
 
 TESTS = Path(__file__).resolve().parent.parent / 'tests'
-sys.path[:0] = [str(TESTS / 'fuzz'), str(TESTS / 'bags')]
+sys.path[:0] = [str(TESTS / name) for name in ('fuzz', 'bags', 'lerobot')]
 
 from fuzz_cases import Outcome, input_of  # noqa: E402
 from fuzz_inputs import family_of  # noqa: E402

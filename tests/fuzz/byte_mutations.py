@@ -24,7 +24,7 @@ def span(rng: Generator, size: int, most: int = 4096) -> tuple[int, int]:
     """Return a random (start, stop) within `size` bytes; short spans are as likely as long."""
     if size == 0:
         return 0, 0
-    length = int(2 ** rng.uniform(0, max(1.0, min(most, size)).bit_length()))
+    length = int(2 ** rng.uniform(0, min(most, size).bit_length()))
     length = max(1, min(length, size, most))
     start = int(rng.integers(0, size - length + 1))
     return start, start + length

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).resolve().parent
-for folder in (HERE, HERE.parent / 'bags'):  # the makers of hand-made bags
+for folder in (HERE, HERE.parent / 'bags', HERE.parent / 'lerobot'):  # makers of inputs
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
 

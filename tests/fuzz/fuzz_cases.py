@@ -61,8 +61,8 @@ def run_case(seed: int, number: int, material: Material, folder: Path) -> Outcom
     finally:
         tempfile.tempdir = None
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    if made.family in BAGS and fingerprint(folder / 'input') != before:
-        failures.append('something was written beside the bag')
+    if made.family in GUARDED and fingerprint(folder / 'input') != before:
+        failures.append('something was written beside the input')
     failures += [f'{name} was left in the temporary folder' for name in os.listdir(scratch)]
     if cpu > MAX_CPU_S:
         failures.append(f'took {cpu:.1f} s of CPU')
@@ -180,7 +180,32 @@ def _run_dataset(made: Made, folder: Path) -> tuple[int, list[str]]:
     return 1 if 1 in (*statuses, ended.status) else 0, failures
 
 
-_RUNNERS = {'contract': _run_contract, 'labels': _run_labels, 'dataset': _run_dataset}
+def _run_lerobot(made: Made, folder: Path) -> tuple[int, list[str]]:
+    """Import a damaged set into a new dataset, by a suggested contract, and onto another one."""
+    fresh, suggestion = folder / 'fresh', folder / 'suggested.yaml'
+    known = call('import-lerobot', made.bag, '--contract', made.contract, '--out', fresh, '--json')
+    failures = [known.failure] if known.failure else []
+    if known.status != 1 and not known.failure:
+        failures += check_dataset(fresh)
+    elif fresh.exists():
+        failures.append('a refused import left a dataset')
+    guessed = call('import-lerobot', made.bag, '--suggest', suggestion, '--json')
+    failures += [guessed.failure] if guessed.failure else []
+    assert made.ground.dataset is not None
+    copy = folder / 'existing'
+    shutil.copytree(made.ground.dataset, copy)
+    ended = call('import-lerobot', made.bag, '--out', copy, '--json')
+    failures += [ended.failure] if ended.failure else []
+    return known.status, failures + check_kept(made.ground.dataset, copy, ended.status)
+
+
+_RUNNERS = {
+    'contract': _run_contract,
+    'labels': _run_labels,
+    'dataset': _run_dataset,
+    'lerobot': _run_lerobot,
+}
+GUARDED = (*BAGS, 'lerobot')  # inputs that are only read
 
 
 def input_of(folder: Path) -> Path:

@@ -16,18 +16,21 @@ from fuzz_material import CONTRACTS, Ground, Material, base_bag, base_recording,
 from made_storages import STORAGES, Recording, recording, write_bag, write_db3, write_mcap
 from message_mutations import damage_messages, damage_texts
 from numpy.random import Generator
+from table_mutations import damage_tables
 from text_mutations import damage_text
 
 # {family: share}; the real ones fall back to hand-made ones where the recordings are missing.
 SHARES = {
-    'bytes': 0.24,
-    'messages': 0.24,
+    'bytes': 0.20,
+    'messages': 0.20,
+    'tables': 0.04,
     'types': 0.08,
     'real': 0.14,
     'metadata': 0.05,
     'contract': 0.10,
     'labels': 0.07,
-    'dataset': 0.08,
+    'dataset': 0.07,
+    'lerobot': 0.05,
 }
 LABELS = """bag,episode_id,start_s,stop_s,instruction,outcome,source
 made,,,,push the red block,success,
@@ -35,7 +38,7 @@ made,e,,,,failure,
 made,,0.05,0.4,stack the blocks,timeout,teleop
 ,e,,,,aborted,
 """
-BAGS = ('bytes', 'messages', 'types', 'real', 'metadata')
+BAGS = ('bytes', 'messages', 'tables', 'types', 'real', 'metadata')
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,17 @@ def _messages(rng: Generator, material: Material, folder: Path) -> Made:
     path = write_bag(folder, recording(bag), storage, int(rng.integers(1, 10)))
     ground = material.ground(name)
     return Made('messages', storage, ground, path, ground.contract)
+
+
+def _tables(rng: Generator, material: Material, folder: Path) -> Made:
+    """Damage the rows and tables of a sqlite3 bag, in a file that is whole."""
+    name = _contract_name(rng)
+    storage = ('db3', 'db3_messages', 'db3_wal')[int(rng.integers(3))]
+    version = int(rng.integers(1, 10))
+    bag = write_bag(folder, base_recording(name), storage, version)
+    damage_tables(bag / 'made_0.db3', rng)
+    ground = material.ground(name)
+    return Made('tables', storage, ground, bag, ground.contract)
 
 
 def _types(rng: Generator, material: Material, folder: Path) -> Made:
@@ -194,6 +208,23 @@ def _dataset(rng: Generator, material: Material, folder: Path) -> Made:
     dataset = folder / 'damaged'
     shutil.copytree(ground.dataset or folder, dataset)
     (dataset / 'meta/labels.jsonl').write_text(_JOURNAL)
+    kind = _damage_set(dataset, rng)
+    labels = folder / 'labels.csv'
+    labels.write_text(LABELS)
+    return Made('dataset', kind, ground, ground.bag, ground.contract, labels, dataset)
+
+
+def _lerobot(rng: Generator, material: Material, folder: Path) -> Made:
+    """Damage a file of a set that LeRobot might have recorded."""
+    ground = material.sets[int(rng.integers(len(material.sets)))]
+    path = folder / 'set'
+    shutil.copytree(ground.bag, path)
+    kind = _damage_set(path, rng)
+    return Made('lerobot', f'{ground.name}: {kind}', ground, path, ground.contract)
+
+
+def _damage_set(dataset: Path, rng: Generator) -> str:
+    """Damage or drop one file of a dataset; return which."""
     files = sorted(
         path for path in dataset.rglob('*') if path.is_file() and not path.name.startswith('.')
     )
@@ -206,11 +237,8 @@ def _dataset(rng: Generator, material: Material, folder: Path) -> Made:
     else:
         donors = [each.read_bytes() for each in files if each.suffix == path.suffix]
         path.write_bytes(damage(path.read_bytes(), rng, donors))
-    labels = folder / 'labels.csv'
-    labels.write_text(LABELS)
-    kind = path.relative_to(dataset).parts[-1].removesuffix('.tmp')
-    kind = f'{path.relative_to(dataset).parts[0]}/{kind}'
-    return Made('dataset', kind, ground, ground.bag, ground.contract, labels, dataset)
+    parts = path.relative_to(dataset).parts
+    return '/'.join(dict.fromkeys((parts[0], parts[-1])))
 
 
 _JOURNAL = (
@@ -220,12 +248,14 @@ _JOURNAL = (
 _MAKERS: dict[str, Callable[[Generator, Material, Path], Made]] = {
     'bytes': _bytes,
     'messages': _messages,
+    'tables': _tables,
     'types': _types,
     'real': _real,
     'metadata': _metadata,
     'contract': _contract,
     'labels': _labels,
     'dataset': _dataset,
+    'lerobot': _lerobot,
 }
 assert set(_MAKERS) == set(SHARES)
 assert len(STORAGES) == len(set(STORAGES))

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from made_bags import CONTRACT, Bag, jpeg, make, steady
+from made_sets import MadeSet
+from made_sets import contract as contract_of_sets
 from made_storages import STORAGES, Recording, recording, write_bag
 from message_mutations import raw_image
 
@@ -17,6 +19,7 @@ from qt_ros.bags.converter import convert
 from qt_ros.bags.suggest import suggest_contract
 from qt_ros.contract import Contract
 from qt_ros.errors import QtRosError
+from qt_ros.lerobot import import_lerobot
 
 SECONDS = 0.5  # length of the hand-made bags
 MOST_BYTES = 400_000  # of a real file; a longer one is cut there, as a full disk would
@@ -38,6 +41,13 @@ CONTRACTS: dict[str, str] = {
 }
 
 
+# LeRobot sets: {name: what it holds}.
+SETS = {
+    'videos': MadeSet(lengths=(4, 5)),
+    'images': MadeSet(lengths=(4, 5), as_images=True),
+}
+
+
 @dataclass(frozen=True)
 class Ground:
     """A contract, and a dataset that was made with it; `bag` is what it was made from."""
@@ -50,11 +60,12 @@ class Ground:
 
 @dataclass(frozen=True)
 class Material:
-    """Paths of everything; `real` grounds are bags that nobody here made."""
+    """Paths of everything; `real` grounds are bags that nobody here made, `sets` LeRobot's."""
 
     folder: Path
     made: tuple[Ground, ...]
     real: tuple[Ground, ...]
+    sets: tuple[Ground, ...]
 
     def ground(self, name: str) -> Ground:
         """Return the hand-made ground with this name."""
@@ -87,7 +98,8 @@ def prepare(folder: Path, real_bags: Path | None) -> Material:
     """Make the material in `folder`; `real_bags` None: without real recordings."""
     made = tuple(_made(folder / 'made' / name, name) for name in CONTRACTS)
     real = () if real_bags is None else tuple(_real(folder / 'real', real_bags))
-    return Material(folder, made, real)
+    sets = tuple(_set(folder / 'sets' / name, name) for name in SETS)
+    return Material(folder, made, real, sets)
 
 
 def _made(folder: Path, name: str) -> Ground:
@@ -99,6 +111,17 @@ def _made(folder: Path, name: str) -> Ground:
     if result.status != 0:
         raise AssertionError(f'{name}: {result.report["per_bag"]}')
     return Ground(name, contract, folder / 'dataset', bag)
+
+
+def _set(folder: Path, name: str) -> Ground:
+    folder.mkdir(parents=True)
+    made = SETS[name].write(folder / 'set')
+    contract = folder / 'contract.yaml'
+    contract.write_text(contract_of_sets().to_yaml())
+    result = import_lerobot(made, folder / 'dataset', contract_of_sets())
+    if result.status != 0:
+        raise AssertionError(f'{name}: {result.report["problems"]}')
+    return Ground(name, contract, folder / 'dataset', made)
 
 
 def _real(folder: Path, real_bags: Path) -> list[Ground]:

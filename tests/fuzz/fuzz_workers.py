@@ -12,7 +12,6 @@ import multiprocessing
 import os
 import resource
 import shutil
-import sys
 import time
 import traceback
 from multiprocessing.connection import Connection
@@ -148,11 +147,3 @@ class Worker:
                 return None, peak, f'took {peak:.0f} MB and was killed'
             if time.perf_counter() - begin > MAX_WALL_S:
                 return None, peak, f'hung: more than {MAX_WALL_S:.0f} s, and was killed'
-
-
-def search_path(tests: Path) -> None:
-    """Let this process and the workers import the makers of bags and cases."""
-    for name in ('bags', 'fuzz'):
-        folder = str(tests / name)
-        if folder not in sys.path:
-            sys.path.insert(0, folder)

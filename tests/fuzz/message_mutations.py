@@ -67,6 +67,11 @@ FORMATS = (
 )
 
 
+def _header(log_ns: int) -> Any:
+    """Return a header with the stamp `log_ns`, or the nearest that its 32 bits can say."""
+    return header(min(max(log_ns, -(2**31) * 10**9), (2**31 - 1) * 10**9))
+
+
 def _word(rng: Generator) -> str:
     # CDR strings are UTF-8; what is no text at all comes from damaged bytes instead.
     return WORDS[int(rng.integers(len(WORDS)))].encode('utf-8', 'replace').decode()
@@ -96,7 +101,7 @@ def payloads(bag: Bag, rng: Generator) -> None:
         elif how == 1:
             data = data[:4] + huge_number(data[4:], rng, ())
         elif how == 2:
-            data = data[: int(rng.integers(0, len(data)))]
+            data = data[: int(rng.integers(0, len(data) + 1))]
         elif how == 3:
             data = data + rng.bytes(int(rng.integers(1, 50)))
         else:
@@ -156,7 +161,7 @@ def joints(bag: Bag, rng: Generator) -> None:
         position = rng.normal(size=int(rng.integers(0, len(names) + 2)))
         if len(position) and rng.integers(2):
             position[int(rng.integers(len(position)))] = _any(rng, FLOATS)
-        message = make(JOINTS, header=header(log_ns), name=names, position=position)
+        message = make(JOINTS, header=_header(log_ns), name=names, position=position)
         bag.rows[number] = (log_ns, topic, JOINTS, bytes(STORE.serialize_cdr(message, JOINTS)))
 
 
@@ -169,7 +174,7 @@ def commands(bag: Bag, rng: Generator) -> None:
             point = make('trajectory_msgs/msg/JointTrajectoryPoint', positions=values)
             names = [_any(rng, ('a', 'b', _word(rng))) for _ in range(int(rng.integers(0, 4)))]
             points = [point] * int(rng.integers(0, 3))
-            message = make(kind, header=header(log_ns), joint_names=names, points=points)
+            message = make(kind, header=_header(log_ns), joint_names=names, points=points)
         elif kind == ARRAY:
             message = make(ARRAY, data=values)
         else:
@@ -221,7 +226,7 @@ def pictures(bag: Bag, rng: Generator) -> None:
             data = _resized(data, rng)
         words = _any(rng, (*FORMATS, _word(rng)))
         message = make(
-            JPEG, header=header(log_ns), format=words, data=np.frombuffer(data, np.uint8)
+            JPEG, header=_header(log_ns), format=words, data=np.frombuffer(data, np.uint8)
         )
         bag.rows[number] = (log_ns, topic, JPEG, bytes(STORE.serialize_cdr(message, JPEG)))
 
@@ -267,7 +272,7 @@ def raw_image(log_ns: int, encoding: str, data: bytes, **values: int) -> tuple:
     """Return the row of a 16x16 image; `values` are fields that are something else."""
     message = make(
         IMAGE,
-        header=header(log_ns),
+        header=_header(log_ns),
         encoding=encoding.encode('utf-8', 'replace').decode(),
         data=np.frombuffer(data, np.uint8),
         **{'height': 16, 'width': 16, 'step': 48, **values},

@@ -1,0 +1,280 @@
+"""What mutated inputs once broke, one test each; the inputs are the smallest that did."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from fuzz_checks import Ended, call, check_dataset
+from fuzz_material import CONTRACTS, Material, base_bag, base_recording
+from made_bags import ARRAY, JOINTS, STORE, T0, Bag, header, make, steady
+from made_storages import Recording, recording, write_bag, write_ros1
+from text_mutations import alias_bomb
+
+from qt_ros.bags.records import TopicInfo
+from qt_ros.bags.types import why_unreadable
+from qt_ros.contract import Contract
+from qt_ros.dataset import Dataset
+from qt_ros.errors import ContractError, DatasetError
+from qt_ros.yaml_limits import MAX_DEPTH, check_yaml, load_yaml
+
+NESTED = ('[' * 100_000, '{a: ' * 100_000, '- ' * 100_000 + 'x', '[' * 500 + ']' * 500)
+LAUGHS = '\n'.join(
+    ['a0: &a0 [x, x]', *(f'a{n}: &a{n} [*a{n - 1}, *a{n - 1}]' for n in range(1, 40))]
+)
+
+
+def converted(bag: Path, out: Path, contract: str = 'events') -> Ended:
+    """Convert a bag by one of the hand-made contracts; no rule may be broken."""
+    path = out.with_suffix('.yaml')
+    path.write_text(CONTRACTS[contract])
+    ended = call('convert', bag, '--contract', path, '--out', out, '--workers', 1, '--json')
+    assert not ended.failure
+    if ended.status != 1:
+        assert not check_dataset(out)
+    return ended
+
+
+def suggested(bag: Path, folder: Path) -> Contract:
+    path = folder / 'suggested.yaml'
+    ended = call('inspect', bag, '--suggest', path, '--json')
+    assert not ended.failure
+    return Contract.load(path)
+
+
+@pytest.mark.parametrize('text', NESTED)
+def test_nesting_without_end_is_refused_where_the_parser_would_crash(
+    tmp_path: Path, text: str
+) -> None:
+    with pytest.raises(yaml.YAMLError):
+        load_yaml(text)
+    with pytest.raises(ContractError, match='not valid YAML'):
+        Contract.parse(f'name: {text}')
+    bag = write_bag(tmp_path, base_recording('events'), 'mcap_zstd')
+    (bag / 'metadata.yaml').write_text(f'rosbag2_bagfile_information: {text}')
+    ended = call('inspect', bag, '--json')
+    assert not ended.failure
+    assert any('metadata.yaml' in problem for problem in ended.data['problems'])
+
+
+def test_nesting_as_deep_as_allowed_is_read() -> None:
+    text = '[' * MAX_DEPTH + ']' * MAX_DEPTH
+    value, depth = load_yaml(text), 1
+    while value:
+        (value,), depth = value, depth + 1
+    assert depth == MAX_DEPTH
+
+
+def test_aliases_that_multiply_are_refused_and_others_are_not(tmp_path: Path) -> None:
+    with pytest.raises(yaml.YAMLError, match='multiply'):
+        check_yaml(LAUGHS)
+    with pytest.raises(ContractError, match='multiply'):
+        Contract.parse(LAUGHS + '\n' + CONTRACTS['events'])
+    assert load_yaml('a: &x [1, 2]\nb: [*x, *x]') == {'a': [1, 2], 'b': [[1, 2], [1, 2]]}
+    # 3 characters for each [x]: a list of 4, 8 and 16 of them stays far below any limit.
+    check_yaml('a: &a [x]\nb: &b [*a, *a, *a, *a]\nc: &c [*b, *b]\nd: [*c, *c]')
+    bag = write_bag(tmp_path, base_recording('events'), 'db3')
+    named = alias_bomb((bag / 'metadata.yaml').read_text(), np.random.default_rng(4))
+    (bag / 'metadata.yaml').write_text(named)
+    assert not call('inspect', bag, '--json').failure
+
+
+@pytest.mark.parametrize(
+    ('kind', 'definition'),
+    [
+        ('a/msg/A', 'string[2000000000] x'),
+        ('a/msg/A', 'a/B[20000000] x\n' + '=' * 80 + '\nMSG: a/B\nint32 y'),
+        ('a/msg/A', 'a/B b\n' + '=' * 80 + '\nMSG: a/B\na/A a'),
+        ('1a/msg/A', 'int32 x'),
+        ('a/msg/A', 'int32 x\nint32 x'),
+        ("a/msg/A'); raise SystemExit(9); ('", 'int32 x'),
+        ('a/msg/A', 'int32 x = raise SystemExit(9)\nraise SystemExit(9)'),
+    ],
+)
+def test_definitions_that_no_code_can_be_made_of_are_left_alone(
+    kind: str, definition: str
+) -> None:
+    assert kind in why_unreadable(TopicInfo(kind, 1, 'cdr', definition))
+
+
+def test_names_that_no_ros_has_are_left_out_of_a_suggestion(tmp_path: Path) -> None:
+    bag = base_recording('events')
+    names = {'/front': '/fr\x1bnt', '/arm': '/\u202earm', '/joint_states': '/joint_states'}
+    odd = Recording(
+        {names.get(topic, topic + ' '): text for topic, text in bag.topics.items()},
+        [(ns, names.get(topic, topic + ' '), data) for ns, topic, data in bag.rows],
+    )
+    contract = suggested(write_bag(tmp_path / '2026 run #1', odd, 'mcap_zstd'), tmp_path)
+    assert contract.topics == {'/joint_states': JOINTS}
+
+
+def test_joints_named_twice_or_unprintably_are_left_out_of_a_suggestion(tmp_path: Path) -> None:
+    bag = Bag()
+    for ms in range(0, 500, 20):
+        stamp = header(T0 + ms * 1_000_000)
+        names = ['a', 'a', '\x00', '\x1b[2J'] if ms else []
+        message = make(JOINTS, header=stamp, name=names, position=[0.001 * ms] * len(names))
+        bag.add('/joint_states', JOINTS, message, ms)
+    contract = suggested(write_bag(tmp_path, recording(bag), 'mcap_zstd'), tmp_path)
+    (name,) = contract.state_names
+    assert name.endswith('position.a')
+
+
+@pytest.mark.parametrize('value', [1e308, -1e39, np.inf])
+def test_numbers_that_no_robot_means_are_passed_over(tmp_path: Path, value: float) -> None:
+    bag = steady(0.5)
+    bag.grip(150, value)
+    bag.joints(200, value)
+    ended = converted(write_bag(tmp_path, recording(bag), 'mcap_zstd'), tmp_path / 'out')
+    assert ended.status == 0
+    said = ' '.join(ended.data['per_bag'][0]['problems'])
+    assert '/gripper' in said
+    assert 'joints' in said
+    assert np.isfinite(Dataset(tmp_path / 'out').rows(0)['action']).all()
+
+
+def test_what_a_policy_asked_for_may_be_no_number(tmp_path: Path) -> None:
+    bag = steady(0.5)
+    for number in range(3):
+        stamps = {'front': 100.0 * number, 'joints': 100.0 * number}
+        requested = [1e308, np.inf, np.nan][number]
+        bag.step(number, 100.0 * number, stamps, dims=['grip'], requested=[requested])
+    ended = converted(write_bag(tmp_path, recording(bag), 'mcap_zstd'), tmp_path / 'out')
+    assert ended.status == 0
+    rows = Dataset(tmp_path / 'out').rows(0)
+    assert rows['action.requested'].tolist() == rows['action'].tolist()
+
+
+def test_a_record_of_ros1_without_its_fields_is_passed_over(tmp_path: Path) -> None:
+    bag = write_ros1(tmp_path / 'made.bag', base_recording('one_per_bag'), 'none')
+    data = bag.read_bytes()
+    at = data.index(b'\x0d\x00\x00\x00time=', len(data) // 4)
+    bag.write_bytes(data[:at] + b'\x0d\x00\x00\x00tame=' + data[at + 9 :])
+    ended = call('inspect', bag, '--json')
+    assert not ended.failure
+    assert any('damaged' in problem for problem in ended.data['problems'])
+
+
+def test_a_definition_of_ros1_without_a_standard_field_is_damaged(tmp_path: Path) -> None:
+    bag = write_ros1(tmp_path / 'made.bag', base_recording('one_per_bag'), 'none')
+    data = bag.read_bytes()
+    assert b'string[] joint_names' in data
+    bag.write_bytes(data.replace(b'string[] joint_names', b'string[] joint_nomes'))
+    assert not call('inspect', bag, '--json').failure
+
+
+@pytest.mark.parametrize('bound', ['1e308', '1e19', '9' * 30])
+def test_bounds_of_a_label_beyond_all_time_are_refused(
+    tmp_path: Path, made_material: Material, bound: str
+) -> None:
+    labels = tmp_path / 'labels.csv'
+    labels.write_text(f'bag,start_s,stop_s,outcome\nmade,0.05,{bound},success\n')
+    ground = made_material.ground('one_per_bag')
+    out = tmp_path / 'out'
+    ended = call('convert', ground.bag, '--contract', ground.contract, '--out', out,
+                 '--labels', labels, '--workers', 1)  # fmt: skip
+    assert not ended.failure
+    assert ended.status == 1
+    assert 'labels.csv:2' in ended.err
+    assert not out.exists()
+
+
+@pytest.mark.parametrize('key', ['max_gap_s', 'max_age_s', 'rate_hz'])
+@pytest.mark.parametrize('value', ['1e308', '1e-308', '1e12', '1e-12'])
+def test_extreme_times_in_a_contract_end_in_words(
+    tmp_path: Path, made_material: Material, key: str, value: str
+) -> None:
+    ground = made_material.ground('one_per_bag')
+    text = ground.contract.read_text()
+    at = text.index(f'{key}: ') + len(key) + 2
+    end = at + next(n for n, letter in enumerate(text[at:]) if letter not in '0123456789.')
+    contract = tmp_path / 'contract.yaml'
+    contract.write_text(text[:at] + value + text[end:])
+    out = tmp_path / 'out'
+    ended = call('convert', ground.bag, '--contract', contract, '--out', out, '--workers', 1)
+    assert not ended.failure
+
+
+def test_stamps_days_apart_are_not_filled_with_millions_of_rows(tmp_path: Path) -> None:
+    bag = steady(0.5, events=False)
+    day_ms = 24 * 3600 * 1000
+    bag.joints(6 * day_ms, 0.0)
+    bag.image(6 * day_ms, 0)
+    path = write_bag(tmp_path, recording(bag), 'mcap_zstd')
+    text = CONTRACTS['one_per_bag'].replace('max_gap_s: 1.0', 'max_gap_s: 1e6')
+    contract = tmp_path / 'contract.yaml'
+    contract.write_text(text.replace('_hz: 10.0', '_hz: 10.1'))
+    ended = call(
+        'convert', path, '--contract', contract, '--out', tmp_path / 'out', '--workers', 1
+    )
+    assert not ended.failure
+    assert ended.status == 1
+    assert 'max_gap_s' in ended.err  # 6 days at 10.1 Hz are 5.2 million ticks
+
+
+def test_a_video_that_is_none_is_told_by_its_name(tmp_path: Path) -> None:
+    bag = write_bag(tmp_path, recording(base_bag()), 'mcap_zstd')
+    assert converted(bag, tmp_path / 'out').status == 0
+    (video,) = (tmp_path / 'out').rglob('*.mp4')
+    data = video.read_bytes()
+    for damaged in (
+        b'',
+        data[:40],
+        data.replace(b'avc1', b'nono'),
+        data.replace(b'vide', b'soun'),
+    ):
+        video.write_bytes(damaged)
+        dataset = Dataset(tmp_path / 'out')
+        assert dataset.problems(0)
+        with suppress(DatasetError):
+            assert len(dataset.frames(0, 'front')) == len(dataset.rows(0)['action'])
+    video.write_bytes(data[:40])
+    assert video.name in dataset.problems(0)[0]
+    with pytest.raises(DatasetError, match=video.name):
+        dataset.frames(0, 'front')
+
+
+def test_a_picture_that_claims_to_be_huge_is_not_decoded(tmp_path: Path) -> None:
+    bag = base_bag()
+    _, frame = next((n, row) for n, row in enumerate(bag.rows) if row[1] == '/front')
+    data = bytearray(STORE.deserialize_cdr(frame[3], frame[2]).data.tobytes())
+    at = data.index(b'\xff\xc0') + 5
+    data[at : at + 4] = b'\xff\x00\xff\x00'  # 65280 x 65280 pixels: 12.8 GB
+    bag.image(120, 0, data=bytes(data))
+    path = write_bag(tmp_path, recording(bag), 'mcap_zstd')
+    assert not call('inspect', path, '--json').failure
+    assert converted(path, tmp_path / 'out').status == 0
+
+
+def test_one_bag_with_odd_numbers_does_not_stop_the_others(tmp_path: Path) -> None:
+    odd = replace(base_recording('events'))
+    message = make(ARRAY, data=[3e38])
+    rows = [
+        (ns, topic, bytes(STORE.serialize_cdr(message, ARRAY)) if topic == '/gripper' else data)
+        for ns, topic, data in odd.rows
+    ]
+    write_bag(tmp_path / 'bags' / 'odd', replace(odd, rows=rows), 'mcap_zstd')
+    write_bag(tmp_path / 'bags' / 'sound', base_recording('events'), 'db3')
+    ended = converted(tmp_path / 'bags', tmp_path / 'out')
+    assert ended.data['bags']['total'] == 2
+    assert ended.data['bags']['converted'] >= 1
+
+
+def test_nothing_is_left_in_the_temporary_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scratch = tmp_path / 'scratch'
+    scratch.mkdir()
+    monkeypatch.setattr('tempfile.tempdir', str(scratch))
+    for storage in ('db3_files', 'db3_wal', 'db3_split'):
+        bag = write_bag(tmp_path / storage, base_recording('events'), storage)
+        largest = max(bag.glob('made_0*'), key=lambda path: path.stat().st_size)
+        largest.write_bytes(largest.read_bytes()[:-5000])
+        assert not call('inspect', bag, '--json').failure
+        converted(bag, tmp_path / storage / 'out')
+        assert os.listdir(scratch) == []
