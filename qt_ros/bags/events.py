@@ -48,7 +48,7 @@ def read_events(sources: BagSources, problems: list[str]) -> list[tuple[int, Eve
         else:
             problems.append(f'{topic}: an event without kind was ignored')
     logs = dict(zip(index.ordinals.tolist(), index.log_ns.tolist(), strict=True))
-    return _placed(RecordedTimes(sources), events, logs, problems)
+    return _placed(sources, events, logs, problems)
 
 
 def first_message_ns(sources: BagSources) -> int:
@@ -91,20 +91,21 @@ class RecordedTimes:
 
 
 def _placed(
-    recorded: RecordedTimes,
+    sources: BagSources,
     events: list[tuple[int, Event]],
     log_ns: dict[int, int],
     problems: list[str],
 ) -> list[tuple[int, Event]]:
-    if not len(recorded.ordinals):
-        return events
-    low, high = int(recorded.stamps_ns.min()), int(recorded.stamps_ns.max())
+    bounds = [(stamps[0], stamps[-1]) for stamps, _ in sources.stream_times().values()]
+    low, high = int(min(first for first, _ in bounds)), int(max(last for _, last in bounds))
+    recorded: RecordedTimes | None = None  # takes memory and is hardly ever needed
     found, moved = [], 0
     for ordinal, event in events:
-        expected = recorded.expected_ns(ordinal, log_ns[ordinal])
-        inside = low - FAR_NS <= event.stamp_ns <= high + FAR_NS
-        if not inside and abs(event.stamp_ns - expected) > FAR_NS:
-            event, moved = replace(event, stamp_ns=expected), moved + 1
+        if not low - FAR_NS <= event.stamp_ns <= high + FAR_NS:
+            recorded = recorded or RecordedTimes(sources)
+            expected = recorded.expected_ns(ordinal, log_ns[ordinal])
+            if abs(event.stamp_ns - expected) > FAR_NS:
+                event, moved = replace(event, stamp_ns=expected), moved + 1
         found.append((ordinal, event))
     if moved:
         problems.append(

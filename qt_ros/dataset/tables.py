@@ -181,7 +181,9 @@ def write_row_groups(path: Path, schema: pa.Schema, tables: Iterable[pa.Table]) 
     """
 
     def write(temporary: Path) -> None:
-        with pq.ParquetWriter(temporary, schema, compression='snappy') as writer:
+        # Dictionaries and large pages gain nothing here, and cost megabytes for each column.
+        options = {'use_dictionary': False, 'data_page_size': 1 << 16}
+        with pq.ParquetWriter(temporary, schema, compression='snappy', **options) as writer:
             for table in tables:
                 writer.write_table(table, row_group_size=max(1, table.num_rows))
 
