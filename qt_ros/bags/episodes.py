@@ -82,7 +82,9 @@ class BagConversion:
         self.ledger = Ledger(self.sources)
         self._streams = self.sources.stream_times()
         self._covered = self.sources.covered()
-        self._steps = read_steps(self.sources, self.problems)
+        self._steps: dict[str, list[tuple[int, Step]]] = {}  # {episode: what the policy declared}
+        for name, ordinal, step in read_steps(self.sources, self.problems):
+            self._steps.setdefault(name, []).append((ordinal, step))
         found = self._segmentation(labels)
         self.problems += found.problems
         self.segments = found.segments
@@ -150,12 +152,14 @@ class BagConversion:
     def _steps_of(self, segment: Segment) -> list[tuple[int, Step]]:
         """Return (ordinal, step) of the segment: by episode id, by time where they have none."""
         inside = range(segment.start_ns, segment.stop_ns + 1)
-        return [
-            (ordinal, step)
-            for name, ordinal, step in self._steps
-            if step.tick_ns in inside
-            and name in ('', segment.episode_id.partition('#')[0], segment.episode_id)
+        names = {'', segment.episode_id.partition('#')[0], segment.episode_id}
+        found = [
+            pair
+            for name in names
+            for pair in self._steps.get(name, ())
+            if pair[1].tick_ns in inside
         ]
+        return sorted(found, key=lambda pair: pair[0])
 
     def _exclude(self, damage: Unusable) -> None:
         """Find every unusable message of that stream, so that one more plan is enough."""
