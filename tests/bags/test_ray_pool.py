@@ -187,7 +187,7 @@ def test_auto_is_told_where_there_is_no_cluster(
         ray_pool.check('auto')
     (tmp_path / 'ray').mkdir()
     (tmp_path / 'ray/ray_current_cluster').write_text('127.0.0.1:1\n')  # one that has gone
-    with pytest.raises(BagError, match='no Ray cluster answers at 127.0.0.1:1'):
+    with pytest.raises(BagError, match=r'no Ray cluster answers at 127\.0\.0\.1:1'):
         ray_pool.check('auto')
 
 
