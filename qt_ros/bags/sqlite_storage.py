@@ -224,17 +224,18 @@ class SqliteStorage:
 
     def _check_tables(self) -> None:
         """Refuse queries in the place of tables: reading one may never end."""
+        there = set()
         for name, kind, made in self._db.execute('SELECT name, type, sql FROM sqlite_master'):
             if _text(name).lower() not in _TABLES or kind == 'index':
                 continue
             if kind != 'table' or _COMPUTED.search(_text(made)):
-                raise sqlite3.DatabaseError(f'{name} is no plain table')
+                raise ValueError(f'{name} is no plain table')
+            there.add(_text(name).lower())
+        if not there.issuperset(('topics', 'messages')):
+            raise ValueError('it lacks them')
 
     def _read_topics(self) -> None:
         """Read topics, counts and definitions; the columns differ between rosbag2 versions."""
-        kinds = dict(self._db.execute('SELECT lower(name), type FROM sqlite_master'))
-        if {kinds.get('topics'), kinds.get('messages')} != {'table'}:
-            raise ValueError('it lacks them')  # a view could keep us busy for ever
         definitions = self._definitions()
         counts: dict[int, int] = {}
         # Counted here, not by SQLite, so that a damaged page costs only what lies on it.

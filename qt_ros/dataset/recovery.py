@@ -116,11 +116,26 @@ def read_stats(root: Path, info: dict[str, Any]) -> Stats:
     """Return stats.json if it counts all rows and no more, else what the episodes say."""
     try:
         stats = from_json(json.loads((root / STATS).read_text(encoding='utf-8')))
-        if int(stats['index']['count'][0]) == info['total_frames']:
+        if int(stats['index']['count'][0]) == info['total_frames'] and _sound(stats, info):
             return stats
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError):
         pass  # missing or cut off: the episodes hold all that is needed to make it again
+    except RecursionError:
+        pass  # so deep that it is none
     return rebuild_stats(root, info['total_episodes'])
+
+
+def _sound(stats: Stats, info: dict[str, Any]) -> bool:
+    """Say whether every statistic is numbers in the shape of its feature."""
+    for feature, values in stats.items():
+        about = info['features'][feature]
+        pixels = about['dtype'] in ('video', 'image')
+        shape = (about['shape'][-1], 1, 1) if pixels else tuple(about['shape'])
+        for name, value in values.items():
+            wanted = (1,) if name == 'count' else shape
+            if value.dtype.kind not in 'iuf' or value.shape != wanted:
+                return False
+    return True
 
 
 def rebuild_stats(root: Path, total: int) -> Stats:
@@ -128,8 +143,11 @@ def rebuild_stats(root: Path, total: int) -> Stats:
     stats: Stats = {}
     for path in episode_files(root):
         rows = read_episode_table(path).to_pylist()
-        parts = [stats_of_row(row) for row in rows if row['episode_index'] < total]
-        stats = together([stats, *parts])
+        try:
+            parts = [stats_of_row(row) for row in rows if row['episode_index'] < total]
+            stats = together([stats, *parts])
+        except (ValueError, LookupError, TypeError) as error:
+            raise unreadable(path, error) from error
     if stats:
         write_json(root / STATS, to_json(stats))
     return stats
