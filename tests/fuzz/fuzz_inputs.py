@@ -38,6 +38,10 @@ made,e,,,,failure,
 made,,0.05,0.4,stack the blocks,timeout,teleop
 ,e,,,,aborted,
 """
+NAMED = """bag,episode_index,outcome,instruction,source
+made,,failure,,
+,0,timeout,push it away,policy
+"""
 BAGS = ('bytes', 'messages', 'tables', 'types', 'real', 'metadata')
 
 
@@ -196,7 +200,8 @@ def _labels(rng: Generator, material: Material, folder: Path) -> Made:
     """Damage a label file; it goes to `convert --labels` and to `label --csv`."""
     ground = material.made[int(rng.integers(len(material.made)))]
     path = folder / 'labels.csv'
-    path.write_bytes(damage_text(LABELS, rng))
+    text = (LABELS, NAMED)[int(rng.integers(2))]
+    path.write_bytes(damage_text(text, rng))
     dataset = folder / 'labelled'
     shutil.copytree(ground.dataset or folder, dataset)
     return Made('labels', 'csv', ground, ground.bag, ground.contract, path, dataset)
@@ -210,7 +215,7 @@ def _dataset(rng: Generator, material: Material, folder: Path) -> Made:
     (dataset / 'meta/labels.jsonl').write_text(_JOURNAL)
     kind = _damage_set(dataset, rng)
     labels = folder / 'labels.csv'
-    labels.write_text(LABELS)
+    labels.write_text('bag,outcome\nmade,aborted\n')
     return Made('dataset', kind, ground, ground.bag, ground.contract, labels, dataset)
 
 
