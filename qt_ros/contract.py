@@ -20,6 +20,7 @@ import yaml
 
 from qt_ros.errors import ContractError
 from qt_ros.message_types import EPISODE_EVENT
+from qt_ros.small_files import read_small
 
 CLOCKS = ('header', 'log')
 MODES = ('absolute', 'delta', 'velocity')
@@ -255,7 +256,7 @@ class Contract:
     def load(cls, path: str | Path) -> Contract:
         """Read a contract from a file; ContractError lists every problem with its line."""
         try:
-            text = Path(path).read_text(encoding='utf-8')
+            text = read_small(path).decode('utf-8')
         except OSError as error:
             raise ContractError(
                 f'{path}: cannot read the contract: {error.strerror}; give the path of a YAML '

@@ -28,6 +28,7 @@ from pathlib import Path, PurePosixPath
 
 from qt_ros.episode import OUTCOMES, SOURCES
 from qt_ros.errors import BagError
+from qt_ros.small_files import read_small
 
 COLUMNS = (
     *('bag', 'episode_id', 'episode_index', 'start_s', 'stop_s', 'start_stamp_ns'),
@@ -119,7 +120,7 @@ def read_labels(path: Path | str) -> tuple[Label, ...]:
 
 def _text(path: Path) -> str:
     try:
-        data = path.read_bytes()
+        data = read_small(path)
     except OSError as exc:
         raise BagError(f'{path}: cannot read the labels: {exc.strerror or exc}') from exc
     # "Unicode text" of a spreadsheet is UTF-16, and says so in its first two bytes.

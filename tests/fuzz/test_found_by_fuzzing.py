@@ -12,6 +12,7 @@ import pytest
 import yaml
 from fuzz_checks import Ended, call, check_dataset
 from fuzz_material import CONTRACTS, Material, base_bag, base_recording
+from fuzz_workers import peak_mb
 from made_bags import ARRAY, JOINTS, STORE, T0, Bag, header, make, steady
 from made_storages import Recording, recording, write_bag, write_ros1
 from text_mutations import alias_bomb
@@ -278,3 +279,21 @@ def test_nothing_is_left_in_the_temporary_folder(
         assert not call('inspect', bag, '--json').failure
         converted(bag, tmp_path / storage / 'out')
         assert os.listdir(scratch) == []
+
+
+@pytest.mark.parametrize('size', [1 << 33, 1 << 27])
+def test_a_recording_in_place_of_a_text_is_not_read_into_memory(
+    tmp_path: Path, made_material: Material, size: int
+) -> None:
+    ground = made_material.ground('one_per_bag')
+    large = tmp_path / 'large.mcap'
+    large.touch()
+    os.truncate(large, size)  # without using the disk
+    before = peak_mb()
+    for contract, labels in ((large, ()), (ground.contract, ('--labels', large))):
+        ended = call('convert', ground.bag, '--contract', contract, '--out', tmp_path / 'out',
+                     '--workers', 1, *labels)  # fmt: skip
+        assert not ended.failure
+        assert ended.status == 1
+        assert 'large.mcap' in ended.err
+    assert peak_mb() < before + 500
