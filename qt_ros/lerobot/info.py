@@ -18,6 +18,8 @@ from qt_ros.lerobot.errors import SourceError
 
 INFO = 'meta/info.json'
 IMAGES = 'observation.images.'
+MAX_LENGTH = 1 << 16  # of a feature, in each direction
+_TOO_MUCH = (OverflowError, RecursionError)
 _FIELDS: dict[str, tuple[str, ...]] = {
     'data_path': ('chunk_index', 'file_index'),
     'video_path': ('video_key', 'chunk_index', 'file_index'),
@@ -106,7 +108,7 @@ def read_set_info(root: Path) -> SetInfo:
     for key, value in given.items() if isinstance(given, dict) else ():
         try:
             features[key] = _feature(key, value)
-        except (TypeError, ValueError, KeyError, AttributeError) as error:
+        except (TypeError, ValueError, KeyError, AttributeError, *_TOO_MUCH) as error:
             problems.append(f'feature {key!r} cannot be understood ({error})')
     if not features:
         problems.append('features are missing')
@@ -155,6 +157,8 @@ def _check_version(root: Path, version: Any) -> None:
 
 def _feature(key: str, value: Mapping[str, Any]) -> Feature:
     dtype, shape = str(value['dtype']), tuple(int(length) for length in value['shape']) or (1,)
+    if not all(1 <= length <= MAX_LENGTH for length in shape):
+        raise ValueError(f'its shape is {list(shape)}; allowed: 1 to {MAX_LENGTH} in each')
     names = _flat_names(value.get('names')) if len(shape) == 1 else ()
     named = len(names) == (shape[0] if len(shape) == 1 else -1)
     if not named and len(shape) == 1:

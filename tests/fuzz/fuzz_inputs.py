@@ -115,7 +115,7 @@ def _messages(rng: Generator, material: Material, folder: Path) -> Made:
     """Damage what messages say, in a storage that is whole."""
     name = _contract_name(rng)
     storage = _storage(rng, name)
-    bag = base_bag(raw=name == 'raw')
+    bag = base_bag(name)
     damage_messages(bag, rng)
     path = write_bag(folder, recording(bag), storage, int(rng.integers(1, 10)))
     ground = material.ground(name)

@@ -29,6 +29,11 @@ _NEXT = """action:
     dims:
       - {name: a, field: position.a, mode: delta, low: -1.0, high: 1.0, bins: 5}
 """
+_SAFETY = """safety:
+  limits: {a: {position: [-2.6, 2.6], velocity: 1.5, step: 0.25}}
+  watchdog_s: 0.3
+  fallback: hold
+"""
 # {name: contract}; every one of them converts the hand-made bag.
 CONTRACTS: dict[str, str] = {
     'events': CONTRACT,
@@ -38,6 +43,11 @@ CONTRACTS: dict[str, str] = {
     'next_state': CONTRACT.replace(_ARM, _NEXT),
     'raw': CONTRACT.replace('sensor_msgs/msg/CompressedImage', 'sensor_msgs/msg/Image'),
     'terminate': CONTRACT + 'terminate: {bins: 2}\n',
+    'cropped': CONTRACT.replace('max_age_s: 0.25}', 'max_age_s: 0.5, crop: [2, 1, 12, 14]}', 1)
+    + _SAFETY,
+    'depth': CONTRACT.replace('sensor_msgs/msg/CompressedImage', 'sensor_msgs/msg/Image').replace(
+        '16], max_age_s', '16], depth_m: [0.1, 3.0], max_age_s', 1
+    ),
 }
 
 
@@ -72,7 +82,11 @@ class Material:
         return next(each for each in self.made if each.name == name)
 
 
-def base_bag(raw: bool = False) -> Bag:
+# {contract: encoding of its raw images}
+RAW = {'raw': 'rgb8', 'depth': '16UC1'}
+
+
+def base_bag(contract: str = 'events') -> Bag:
     """Return a healthy bag of about 60 messages, with declared steps and unused topics."""
     bag = steady(SECONDS)
     bag.image(200, 0, data=jpeg(77))
@@ -81,9 +95,9 @@ def base_bag(raw: bool = False) -> Bag:
         bag.step(number, 100.0 * number, stamps)
     text = make('std_msgs/msg/String', data='hello')
     bag.add('/chatter', 'std_msgs/msg/String', text, 120)
-    if raw:
+    if contract in RAW:
         bag.rows = [
-            raw_image(row[0], 'rgb8', bytes(768)) if row[1] == '/front' else row
+            raw_image(row[0], RAW[contract], bytes([200]) * 768) if row[1] == '/front' else row
             for row in bag.rows
         ]
     return bag
@@ -91,7 +105,7 @@ def base_bag(raw: bool = False) -> Bag:
 
 def base_recording(contract: str) -> Recording:
     """Return the healthy bag that fits one of `CONTRACTS`."""
-    return recording(base_bag(raw=contract == 'raw'))
+    return recording(base_bag(contract))
 
 
 def prepare(folder: Path, real_bags: Path | None) -> Material:
@@ -160,6 +174,6 @@ def _with_contract(name: str, bag: Path) -> Ground:
 
 def storages_of(contract: str) -> tuple[str, ...]:
     """Return the storages that can hold what a contract needs: ROS 1 knows no episode events."""
-    if contract in ('events', 'log_clock', 'terminate'):
+    if '{events: ' in CONTRACTS[contract]:
         return tuple(each for each in STORAGES if not each.startswith('ros1'))
     return STORAGES

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -297,3 +298,21 @@ def test_a_recording_in_place_of_a_text_is_not_read_into_memory(
         assert ended.status == 1
         assert 'large.mcap' in ended.err
     assert peak_mb() < before + 500
+
+
+@pytest.mark.parametrize('shape', ['[1000000000]', '[-3]', '[1e400]', '[[[]]]'])
+def test_a_feature_of_a_set_with_an_absurd_shape_is_refused(
+    tmp_path: Path, made_material: Material, shape: str
+) -> None:
+    (ground,) = (each for each in made_material.sets if each.name == 'videos')
+    made = shutil.copytree(ground.bag, tmp_path / 'set')
+    info = made / 'meta/info.json'
+    text = info.read_text()
+    at = text.index('"shape": ') + len('"shape": ')
+    info.write_text(text[:at] + shape + text[text.index(']', at) + 1 :])
+    out = tmp_path / 'out'
+    ended = call('import-lerobot', made, '--contract', ground.contract, '--out', out)
+    assert not ended.failure
+    assert ended.status == 1
+    assert 'info.json' in ended.err
+    assert not out.exists()
