@@ -5,8 +5,9 @@
     python bench/fuzz.py --seed 1 --only 1234     one input again, with what it says
 
 Every input runs through all commands that can reach it, in a watched process: no traceback, no
-exit status but 0, 1 and 3, less than 10 s of CPU and 2 GB, nothing written beside a bag, datasets
-whole. Inputs that break a rule are copied to `<out>/failures/`. The exit status is 1 if one did.
+exit status but 0, 1 and 3, less than 10 s of CPU (60 s by the clock) and 2 GB, nothing written
+beside a bag, datasets whole. Inputs that break a rule are copied to `<out>/failures/`, and the exit
+status is 1.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from byte_mutations import damage
 from fuzz_material import CONTRACTS, Ground, Material, base_bag, base_recording, storages_of
-from made_storages import STORAGES, Recording, recording, write_bag, write_db3, write_mcap
+from made_storages import Recording, recording, write_bag, write_db3, write_mcap
 from message_mutations import damage_messages, damage_texts
 from numpy.random import Generator
 from table_mutations import damage_tables
@@ -262,5 +262,3 @@ _MAKERS: dict[str, Callable[[Generator, Material, Path], Made]] = {
     'dataset': _dataset,
     'lerobot': _lerobot,
 }
-assert set(_MAKERS) == set(SHARES)
-assert len(STORAGES) == len(set(STORAGES))
