@@ -97,6 +97,9 @@ def relabel(
     with plain_errors(root), locked(root / LOCK, str(root)):
         info = read_info(root)
         catalog = recover(root, contract, info)
+        # What a relabel that died left half done: its rows may say more than its episodes, and a
+        # label that goes back to what these say would find nothing behind.
+        info = follow_labels(root, contract, info)
         now_ns = time.time_ns()
         labels = [
             label

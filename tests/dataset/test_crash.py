@@ -192,6 +192,33 @@ def test_a_relabel_that_died_is_finished(tmp_path):
     assert at > 4
 
 
+def test_going_back_after_a_relabel_that_died(tmp_path):
+    """Rows that followed already, of episodes that did not, follow back too."""
+    made_with = contract(cameras=0)
+    for at in range(1, 100):
+        path = tmp_path / f'{at}'
+        with DatasetWriter(path, made_with) as writer:
+            for seed in range(3):
+                writer.append(episode(made_with, seed, 3, outcome='failure'))
+        died = False
+        with pytest.MonkeyPatch.context() as patch:
+            Fault(patch, at)
+            try:
+                relabel(path, {0: 'success', 2: 'timeout'}, 'me')
+            except DatasetError:
+                died = True
+        relabel(path, dict.fromkeys(range(3), 'failure'), 'me')
+        dataset = Dataset(path)
+        for index, meta in enumerate(dataset.episodes):
+            rows = dataset.rows(index)
+            assert (meta.outcome, meta.stored_outcome) == ('failure', 'failure')
+            assert not rows['next.reward'].any()
+            assert not rows['next.truncated'].any()
+        if not died:
+            break
+    assert at > 4
+
+
 def test_a_label_cut_off_in_the_middle_does_not_count(tmp_path):
     made_with = contract(cameras=0)
     path = tmp_path / 'd'
