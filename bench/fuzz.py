@@ -6,8 +6,8 @@
 
 Every input runs through all commands that can reach it, in a watched process: no traceback, no
 exit status but 0, 1 and 3, less than 10 s of CPU (60 s by the clock) and 2 GB, nothing written
-beside a bag, datasets whole. Inputs that break a rule are copied to `<out>/failures/`, and the exit
-status is 1.
+beside a bag, datasets whole. Inputs that break a rule are copied to `<out>/failures/`, and the
+exit status is 1.
 """
 
 from __future__ import annotations

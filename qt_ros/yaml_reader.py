@@ -20,6 +20,7 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from qt_ros.errors import ContractError
 from qt_ros.yaml_limits import check_yaml
 
+MAX_CHARACTERS = 200_000  # this parser takes seconds for that many
 _NULL = 'tag:yaml.org,2002:null'
 _BOOL = 'tag:yaml.org,2002:bool'
 
@@ -206,6 +207,9 @@ class Value:
 
 def read_yaml(text: str, problems: Problems) -> Value:
     """Parse YAML text; ContractError at once where it is no YAML at all or empty."""
+    if len(text) > MAX_CHARACTERS:
+        problems.add(1, f'has {len(text)} characters; at most {MAX_CHARACTERS} are read')
+        problems.raise_if_any()
     try:
         check_yaml(text)
         node = yaml.compose(text, Loader=yaml.SafeLoader)

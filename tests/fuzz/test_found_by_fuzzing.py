@@ -316,3 +316,9 @@ def test_a_feature_of_a_set_with_an_absurd_shape_is_refused(
     assert ended.status == 1
     assert 'info.json' in ended.err
     assert not out.exists()
+
+
+def test_a_contract_of_a_megabyte_is_refused_before_it_is_parsed() -> None:
+    text = CONTRACTS['events'] + '# and so on\n' * 100_000
+    with pytest.raises(ContractError, match='characters'):
+        Contract.parse(text)
