@@ -196,11 +196,33 @@ def _run_lerobot(made: Made, folder: Path) -> tuple[int, list[str]]:
     return known.status, failures + check_kept(made.ground.dataset, copy, ended.status)
 
 
+def _run_redone(made: Made, folder: Path) -> tuple[int, list[str]]:
+    """Convert a bag that was damaged since it was converted, again and with --replace."""
+    dataset, before = made.dataset, folder / 'before'
+    assert dataset is not None
+    shutil.copytree(dataset, before)
+    again = _convert(made, dataset, made.contract)
+    failures = [again.failure] if again.failure else []
+    failures += check_kept(before, dataset, again.status)
+    shutil.rmtree(dataset)
+    shutil.copytree(before, dataset)
+    redone = call('convert', made.bag, '--contract', made.contract, '--out', dataset,
+                  '--workers', 1, '--replace', '--json')  # fmt: skip
+    failures += [redone.failure] if redone.failure else []
+    if redone.status == 1:
+        return 1, failures + check_kept(before, dataset, 1)
+    failures += check_dataset(dataset)
+    if not Dataset(dataset).episodes:
+        failures.append('a damaged bag took the episodes of before with it')
+    return redone.status, failures
+
+
 _RUNNERS = {
     'contract': _run_contract,
     'labels': _run_labels,
     'dataset': _run_dataset,
     'lerobot': _run_lerobot,
+    'redone': _run_redone,
 }
 GUARDED = (*BAGS, 'lerobot')  # inputs that are only read
 

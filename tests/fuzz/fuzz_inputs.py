@@ -19,6 +19,9 @@ from numpy.random import Generator
 from table_mutations import damage_tables
 from text_mutations import damage_text
 
+from qt_ros.bags.converter import convert
+from qt_ros.contract import Contract
+
 # {family: share}; the real ones fall back to hand-made ones where the recordings are missing.
 SHARES = {
     'bytes': 0.20,
@@ -31,6 +34,7 @@ SHARES = {
     'labels': 0.07,
     'dataset': 0.07,
     'lerobot': 0.05,
+    'redone': 0.03,
 }
 LABELS = """bag,episode_id,start_s,stop_s,instruction,outcome,source
 made,,,,push the red block,success,
@@ -228,6 +232,17 @@ def _lerobot(rng: Generator, material: Material, folder: Path) -> Made:
     return Made('lerobot', f'{ground.name}: {kind}', ground, path, ground.contract)
 
 
+def _redone(rng: Generator, material: Material, folder: Path) -> Made:
+    """Convert a bag that is whole, then damage it where it lies."""
+    name = _contract_name(rng)
+    storage = _storage(rng, name)
+    bag = write_bag(folder, base_recording(name), storage)
+    ground = material.ground(name)
+    convert([bag], Contract.load(ground.contract), folder / 'set')
+    _damage_files(bag, rng, material)
+    return Made('redone', storage, ground, bag, ground.contract, dataset=folder / 'set')
+
+
 def _damage_set(dataset: Path, rng: Generator) -> str:
     """Damage or drop one file of a dataset; return which."""
     files = sorted(
@@ -261,4 +276,5 @@ _MAKERS: dict[str, Callable[[Generator, Material, Path], Made]] = {
     'labels': _labels,
     'dataset': _dataset,
     'lerobot': _lerobot,
+    'redone': _redone,
 }
