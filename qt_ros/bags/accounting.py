@@ -22,12 +22,12 @@ LEFT_OUT = 'episode left out'
 DROPPED = 'only at ticks that were left out'
 NOT_NEWEST = 'not the newest at any tick'
 
-_USED, _DROPPED = 1, 2
+_BLOCK = 1 << 16  # messages looked at in one go
 Ints = NDArray[np.int64]
 
 
 class Ledger:
-    """What became of the messages of one bag; ordinals are the bag's. One byte a message."""
+    """What became of the messages of one bag; ordinals are the bag's. 8 bytes a used message."""
 
     def __init__(self, sources: BagSources) -> None:
         self.damaged: dict[int, str] = {}  # commands that do not decode
@@ -35,26 +35,17 @@ class Ledger:
         self.left_out: list[Segment] = []
         self.converted: list[Segment] = []
         self._sources = sources
-        self._fate = {
-            name: np.zeros(len(index), np.uint8) for name, index in sources.index.items()
-        }
+        self._used: list[Ints] = []
+        self._dropped: list[Ints] = []
 
     def use(self, ordinals: Ints) -> None:
         """Note that rows, or their bounds, come from these messages."""
-        self._mark(ordinals, _USED)
+        self._used.append(np.unique(ordinals))
 
     def drop(self, ordinals: Ints) -> None:
         """Note that ticks which were left out would have used these messages."""
-        self._mark(ordinals, _DROPPED)
-
-    def _mark(self, ordinals: Ints, fate: int) -> None:
-        wanted = np.unique(np.asarray(ordinals, np.int64))
-        for name, index in self._sources.index.items():
-            if len(wanted):
-                rows = np.searchsorted(index.ordinals, wanted)
-                rows = rows[rows < len(index)]
-                rows = rows[np.isin(index.ordinals[rows], wanted)]
-                self._fate[name][rows] |= fate
+        if len(ordinals):
+            self._dropped.append(np.unique(ordinals))
 
     def topics(self) -> dict[str, dict[str, Any]]:
         """Return {topic: {read, used, skipped: {reason: count}}}; used and skipped add up to read.
@@ -77,31 +68,42 @@ class Ledger:
         return found
 
     def _reasons(self, topic: str) -> Counter[str]:
-        """Count the messages of a topic by reason; '' is for those that were used.
-
-        The first reason that applies counts.
-        """
-        sources = self._sources
-        index = sources.index.get(topic)
-        if index is None:
-            return Counter()
-        fate = self._fate[topic]
-        left = np.ones(len(index), bool)
+        """Count the messages of a topic by reason; '' is for those that were used."""
         counts: Counter[str] = Counter()
+        found = self._sources.arrivals.get(topic)
+        if found is None:
+            return counts
+        self._used, self._dropped = [_together(self._used)], [_together(self._dropped)]
+        excluded = {**self.damaged, **self._sources.excluded_of(topic)}
+        for start in range(0, len(found.ordinals), _BLOCK):
+            block = slice(start, start + _BLOCK)
+            self._count(found.stamps_ns[block], found.ordinals[block], excluded, '', counts)
+        self._count(found.repeated_ns, found.repeated, excluded, DUPLICATE, counts)
+        return counts
+
+    def _count(
+        self,
+        stamps: Ints,
+        ordinals: Ints,
+        excluded: dict[int, str],
+        duplicate: str,
+        counts: Counter[str],
+    ) -> None:
+        """Count some messages by the first reason that applies; `duplicate`: they all are one."""
+        left = np.ones(len(ordinals), bool)
 
         def count(reason: str, applies: NDArray[np.bool_]) -> None:
             counts[reason] += int(np.count_nonzero(left & applies))
             left[applies] = False
 
-        count('', (fate & _USED) > 0)
-        excluded = {**self.damaged, **sources.excluded_of(topic)}
+        count('', _is_among(ordinals, self._used[0]))
         if excluded:
-            for row in np.flatnonzero(left & np.isin(index.ordinals, list(excluded))).tolist():
-                counts[_short(excluded[int(index.ordinals[row])])] += 1
+            for row in np.flatnonzero(left & np.isin(ordinals, list(excluded))).tolist():
+                counts[_short(excluded[int(ordinals[row])])] += 1
                 left[row] = False
-        count(DUPLICATE, ~np.isin(index.ordinals, sources.times(topic)[1]))
-        count(DROPPED, (fate & _DROPPED) > 0)
-        stamps = index.stamps_ns(sources.contract.clock)
+        if duplicate:
+            count(duplicate, left.copy())
+        count(DROPPED, _is_among(ordinals, self._dropped[0]))
         for reason, segments in (
             (STORED, self.stored),
             (LEFT_OUT, self.left_out),
@@ -109,7 +111,6 @@ class Ledger:
         ):
             count(reason, _inside(stamps, segments))
         count(OUTSIDE, left.copy())
-        return counts
 
 
 def nothing_used(topics: dict[str, Any], reason: str = NOT_CONVERTED) -> dict[str, dict[str, Any]]:
@@ -136,6 +137,17 @@ def _entry(read: int, used: int, skipped: dict[str, int]) -> dict[str, Any]:
         'used': used,
         'skipped': {reason: count for reason, count in sorted(skipped.items()) if count},
     }
+
+
+def _together(parts: Sequence[Ints]) -> Ints:
+    return np.unique(np.concatenate([np.zeros(0, np.int64), *parts]))
+
+
+def _is_among(values: Ints, known: Ints) -> NDArray[np.bool_]:
+    """Return (N,) whether each value is one of the `known` ones, which rise."""
+    if not len(known):
+        return np.zeros(len(values), bool)
+    return known[np.minimum(np.searchsorted(known, values), len(known) - 1)] == values
 
 
 def _inside(stamps: Ints, segments: Sequence[Segment]) -> NDArray[np.bool_]:

@@ -37,6 +37,7 @@ from qt_ros.commands import decode_command
 from qt_ros.contract import ActionTopic, Contract, Episodes
 from qt_ros.episode import Episode
 from qt_ros.errors import BagError, QtRosError
+from qt_ros.spelling import spelled
 
 Ints = NDArray[np.int64]
 
@@ -74,7 +75,8 @@ class BagConversion:
         self.contract = contract
         self.bag = bag
         self.path = bag.paths[0].resolve()
-        self.uri = str(self.path)
+        self.uri = spelled(self.path)
+        self._stem = spelled(self.path.stem)
         self.problems: list[str] = []
         labels = [label for label in labels if label.about(self.path)]
         self.sources = BagSources(_with_events_if_needed(contract, bag, labels), bag)
@@ -142,9 +144,9 @@ class BagConversion:
             self.ledger.use(_ordinals(events))
             found = by_events([event for _, event in events], end_ns)
         elif mode == 'time_gap':
-            found = by_time_gap(self.path.stem, stamps, float(self.contract.episodes.gap_s or 0))
+            found = by_time_gap(self._stem, stamps, float(self.contract.episodes.gap_s or 0))
         else:
-            found = one_per_bag(self.path.stem, stamps)
+            found = one_per_bag(self._stem, stamps)
         if not labels:
             return found
         return apply_labels(found, labels, self.path, first_message_ns(self.sources), end_ns)
@@ -179,10 +181,10 @@ class BagConversion:
         """Enter what was used into the ledger, and what was lost into the problems."""
         who = f'episode {result.segment.episode_id!r}'
         ledger = self.ledger
-        for ordinals in result.used:
-            ledger.use(ordinals)
+        used = np.unique(np.concatenate([np.zeros(0, np.int64), *result.used]))
+        ledger.use(used)
         for ordinals in result.planned:
-            ledger.drop(ordinals)
+            ledger.drop(np.setdiff1d(ordinals, used))
         (ledger.converted if result.built else ledger.left_out).append(result.segment)
         if result.built:
             ledger.use(_ordinals(self._steps_of(result.segment)))

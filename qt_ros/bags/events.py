@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qt_ros.bags.index import index_bag
 from qt_ros.bags.segments import Event
 from qt_ros.bags.sources import BagSources
 from qt_ros.bags.ticks import Step
@@ -29,9 +30,9 @@ def read_events(sources: BagSources, problems: list[str]) -> list[tuple[int, Eve
     where it was recorded: zero stamps, another machine's clock, wall time in a simulation.
     """
     topic = sources.names.get(sources.contract.episodes.topic or '')
-    if topic is None or topic not in sources.index:
+    if topic is None or topic not in sources.telling:
         return []
-    index = sources.index[topic]
+    index = sources.telling[topic]
     stamps = dict(
         zip(
             index.ordinals.tolist(),
@@ -71,8 +72,11 @@ class RecordedTimes:
 
     def __init__(self, sources: BagSources) -> None:
         parts = []
-        for stream, (stamps, ordinals) in sources.stream_times().items():
-            index = sources.index[sources.topic_of(stream)]
+        times = sources.stream_times()
+        # Log times are not kept, for they are hardly ever asked for.
+        read = index_bag(sources.bag, {sources.topic_of(stream) for stream in times})
+        for stream, (stamps, ordinals) in times.items():
+            index = read[sources.topic_of(stream)]
             order = np.argsort(index.ordinals)
             at = order[np.searchsorted(index.ordinals, ordinals, sorter=order)]
             parts.append(np.stack([ordinals, stamps, index.log_ns[at]]))
@@ -155,7 +159,7 @@ def _time_ns(time: Any) -> int:
 
 def _messages(sources: BagSources, topic: str, problems: list[str]):
     """Yield (ordinal, message) of a topic; damaged ones are reported, not raised."""
-    index = sources.index.get(topic)
+    index = sources.telling.get(topic)
     if index is None:
         return
     info = sources.bag.topics[topic]

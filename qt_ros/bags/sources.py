@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 
 import numpy as np
 from numpy.typing import NDArray
 
+from qt_ros.bags.arrivals import Arrivals
 from qt_ros.bags.clocks import disagreement, place_unstamped
-from qt_ros.bags.index import index_bag
+from qt_ros.bags.index import TopicIndex, index_bag
 from qt_ros.bags.reader import BagReader
 from qt_ros.bags.records import CDR
 from qt_ros.bags.ticks import Times, coverage
@@ -22,6 +23,8 @@ POLICY_STEP = 'q_transformer_ros/msg/PolicyStep'
 class BagSources:
     """The messages of a bag that a contract can use.
 
+    `arrivals` {topic: when its messages were}; `telling` is the index of those topics that tell
+    about episodes; `span_ns` the first and the last log time [ns].
     `names` {contract's topic: the bag's name for it}; `excluded` {stream: {ordinal: reason}} are
     messages that turned out to be unusable and are passed over as if they had not been recorded.
     """
@@ -31,26 +34,38 @@ class BagSources:
         self.bag = bag
         self.names = check_topics(contract, bag)
         self.step_topics = [n for n, info in bag.topics.items() if info.type == POLICY_STEP]
-        self.index = index_bag(bag, [*self.names.values(), *self.step_topics])
+        index = index_bag(bag, [*self.names.values(), *self.step_topics])
         self.excluded: dict[str, dict[int, str]] = {name: {} for name in contract.streams}
         self._topic_of = {s.stream: self.names[s.topic] for s in observation_streams(contract)}
-        self.problems = self._settle_clock()
+        logs = [each.log_ns for each in index.values() if len(each)]
+        self.span_ns = (
+            min((int(each.min()) for each in logs), default=0),
+            max((int(each.max()) for each in logs), default=0),
+        )
+        self.problems, index = self._on_one_clock(index)
+        telling = {self.names.get(contract.episodes.topic or ''), *self.step_topics}
+        self.telling = {name: each for name, each in index.items() if name in telling}
+        self.arrivals: dict[str, Arrivals] = {}
+        for name in list(index):
+            self.arrivals[name] = Arrivals.of(index.pop(name), contract.clock)
         feeding = dict.fromkeys(self._topic_of.values())
-        silent = [name for name in feeding if name not in self.index]
+        silent = [name for name in feeding if name not in self.arrivals]
         if silent:
             raise BagError(_no_messages(bag, silent))
 
-    def _settle_clock(self) -> list[str]:
+    def _on_one_clock(
+        self, index: dict[str, TopicIndex]
+    ) -> tuple[list[str], dict[str, TopicIndex]]:
         """Bring every message onto the contract's clock; say what was odd about the clocks."""
         if self.contract.clock == 'log':
-            self._by_arrival = set(self.index)
-            return []
-        self._by_arrival = {name for name, each in self.index.items() if not each.stamped.any()}
+            self._by_arrival = set(index)
+            return [], index
+        self._by_arrival = {name for name, each in index.items() if not each.stamped.any()}
         observed = dict.fromkeys(self._topic_of.values())
         commanded = [self.names.get(action.topic or '', '') for action in self.contract.action]
-        apart = disagreement(self.index, [*observed, *commanded])
-        self.index, placed = place_unstamped(self.index, [*observed, *commanded])
-        return [*apart, *placed]
+        apart = disagreement(index, [*observed, *commanded])
+        index, placed = place_unstamped(index, [*observed, *commanded])
+        return [*apart, *placed], index
 
     def topic_of(self, stream: str) -> str:
         """Return the bag's name of the topic that feeds a stream."""
@@ -64,18 +79,12 @@ class BagSources:
                 found.update(ordinals)
         return found
 
-    def times(self, topic: str, without: Iterable[int] = ()) -> Times:
-        """Return sorted stamps and ordinals of a topic; of equal stamps the later arrival stays.
-
-        The same rule as `streams.Stream.add`.
-        """
-        stamps, ordinals = self._arrivals(topic, without)
-        if (stamps[1:] > stamps[:-1]).all():
-            return stamps, ordinals  # as they are: no second copy of a long recording
-        order = np.argsort(stamps, kind='stable')
-        stamps, ordinals = stamps[order], ordinals[order]
-        last = np.append(stamps[1:] != stamps[:-1], True) if len(stamps) else np.zeros(0, bool)
-        return stamps[last], ordinals[last]
+    def times(self, topic: str, without: Collection[int] = ()) -> Times:
+        """Return stamps, rising, and ordinals of a topic; of equal stamps the later arrival's."""
+        found = self.arrivals.get(topic)
+        if found is None:
+            return np.zeros(0, np.int64), np.zeros(0, np.int64)
+        return found.without(without).times
 
     def by_arrival(self, topic: str) -> bool:
         """Say whether a topic's messages are known by their log times, for want of a header."""
@@ -92,26 +101,9 @@ class BagSources:
         """Return {stream: {backwards, duplicates}}, counted as `streams.Stream` does live."""
         found = {}
         for stream, topic in self._topic_of.items():
-            stamps, _ = self._arrivals(topic, self.excluded[stream])
-            newest = np.maximum.accumulate(stamps)
-            once = len(self.times(topic, self.excluded[stream])[0])
-            found[stream] = {
-                'backwards': int(np.count_nonzero(stamps[1:] < newest[:-1])),
-                'duplicates': len(stamps) - once,
-            }
+            usable = self.arrivals[topic].without(self.excluded[stream])
+            found[stream] = {'backwards': usable.backwards, 'duplicates': len(usable.repeated)}
         return found
-
-    def _arrivals(self, topic: str, without: Iterable[int]) -> Times:
-        """Return stamps and ordinals of a topic as they were recorded."""
-        index = self.index.get(topic)
-        if index is None:
-            return np.zeros(0, np.int64), np.zeros(0, np.int64)
-        stamps, ordinals = index.stamps_ns(self.contract.clock), index.ordinals
-        left_out = np.fromiter(without, np.int64)
-        if len(left_out):
-            keep = ~np.isin(ordinals, left_out)
-            stamps, ordinals = stamps[keep], ordinals[keep]
-        return stamps, ordinals
 
     def covered(self) -> NDArray[np.int64]:
         """Return the times at which every stream has a sample within `max_gap_s`, (N, 2) [ns]."""

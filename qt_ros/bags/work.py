@@ -89,8 +89,7 @@ def _fill(task: BagTask, bag: BagReader, result: BagResult) -> None:
     conversion = BagConversion(task.contract, bag, task.labels)
     report = result.report
     report['label_rows'] = sorted(conversion.applied)
-    times = [index.log_ns for index in conversion.sources.index.values() if len(index)]
-    low, high = min(int(t.min()) for t in times), max(int(t.max()) for t in times)
+    low, high = conversion.sources.span_ns
     report.update(
         duration_s=(high - low) / 1e9,
         cuts=0,

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from made_bags import MS, T0, Bag, contract
 
 from qt_ros.bags.actions import commanded_actions
+from qt_ros.bags.index import index_bag
 from qt_ros.bags.reader import BagReader
 from qt_ros.bags.segments import Segment
 from qt_ros.bags.sources import BagSources
@@ -162,7 +163,7 @@ def test_the_plan_is_what_the_live_sampler_gives(
     with BagReader(bag.write(tmp_path_factory.mktemp('bag') / 'bag')) as reader:
         sources = BagSources(spec, reader)
         for topic in ('/front', '/joint_states'):
-            index = sources.index[topic]
+            index = index_bag(reader)[topic]
             for stamp_ns, ordinal in zip(index.stamps_ns('header'), index.ordinals, strict=True):
                 sampler.add(topic, int(stamp_ns), int(ordinal))
     plan = plan_ticks(spec, sources.stream_times(), sources.covered(), segment, steps)
