@@ -32,6 +32,7 @@ from qt_ros.dataset.layout import read_info
 from qt_ros.dataset.replacing import replacing
 from qt_ros.dataset.writer import BATCH
 from qt_ros.errors import BagError, DatasetError
+from qt_ros.spelling import spelled
 
 Progress = Callable[[dict[str, Any]], None]
 DONE, FAILED, PARTIAL = 0, 1, 3
@@ -237,7 +238,7 @@ def _all_bags(bags: Iterable[Path | str]) -> list[Path]:
 
 
 def _uri(path: Path) -> str:
-    return str(path.resolve())
+    return spelled(path.resolve())
 
 
 def _progress(results: Sequence[BagResult], total: int) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from qt_ros.bags.labels import Label
 from qt_ros.bags.segments import Segment, Segmentation, relabel, unique
 from qt_ros.errors import BagError
+from qt_ros.spelling import spelled
 
 OVERSHOOT_NS = 1_000_000_000  # bounds are rounded by people; beyond that the end is missing
 
@@ -53,7 +54,9 @@ def row_names(bounded: Sequence[Label], bag: Path) -> list[str]:
         times = (label.start_s, label.stop_s, label.start_stamp_ns, label.stop_stamp_ns)
         key = (*times, label.episode_id, label.instruction)
         if key not in names:
-            names[key] = unique(label.episode_id or f'{bag.stem}/{len(names)}', names.values())
+            names[key] = unique(
+                label.episode_id or f'{spelled(bag.stem)}/{len(names)}', names.values()
+            )
         found.append(names[key])
     return found
 

@@ -16,6 +16,7 @@ from qt_ros.dataset import Dataset, read_labels
 from qt_ros.dataset import Label as Said
 from qt_ros.dataset.replacing import Change
 from qt_ros.episode import Episode
+from qt_ros.spelling import spelled
 
 
 class Redoing:
@@ -38,7 +39,7 @@ class Redoing:
     def add(self, result: BagResult, first: int) -> None:
         """Enter a bag whose episodes have the indices `first` and following; extend its report."""
         report, coming = result.report, [episode for episode, _ in result.episodes]
-        here = self._by_bag.get(str(Path(report['bag']).resolve()), [])
+        here = self._by_bag.get(spelled(Path(report['bag']).resolve()), [])
         here = [index for index in here if index not in self._gone]
         if not coming:
             if here:

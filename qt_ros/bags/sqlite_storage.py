@@ -130,7 +130,7 @@ class SqliteStorage:
             # Half a page would be read as if filled up with zeros.
             path = Path(shutil.copyfile(path, self._folder() / path.name))
             os.truncate(path, whole)
-        uri = f'file:{quote(str(path.resolve()))}?mode=ro&immutable=1'
+        uri = f'file:{quote(os.fsencode(path.resolve()))}?mode=ro&immutable=1'
         db = sqlite3.connect(uri, uri=True)
         if whole is not None:
             # With this flag SQLite opens a file without its last pages, and fails at these only.

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from qt_ros.progress import Task
+from qt_ros.spelling import printable
 
 DONE, FAILED, PARTLY = 0, 1, 3  # 2 is argparse's: wrong usage
 STOPPED = 130
@@ -29,7 +30,7 @@ class Console:
 
     def say(self, text: str) -> None:
         """Print a remark to stderr."""
-        print(text, file=sys.stderr, flush=True)
+        print(printable(text), file=sys.stderr, flush=True)
 
     def error(self, text: str) -> None:
         """Print what went wrong to stderr."""
@@ -38,7 +39,7 @@ class Console:
     def print(self, text: str = '') -> None:
         """Print a line of the result for people; silent with --json."""
         if not self.as_json:
-            print(text, flush=True)
+            print(printable(text), flush=True)
 
     def table(
         self, columns: Sequence[str], rows: Sequence[Sequence[object]], title: str = ''
@@ -167,7 +168,7 @@ def plain(value: Any) -> Any:
 def _cell(value: object) -> str:
     if value is None:
         return '-'
-    return f'{value:.3g}' if isinstance(value, float) else str(value)
+    return f'{value:.3g}' if isinstance(value, float) else printable(str(value))
 
 
 def _is_number(value: object) -> bool:

@@ -92,7 +92,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def _put(path: Path, text: str) -> None:
-    path.write_text(text, encoding='utf-8')
+    path.write_text(text, encoding='utf-8', errors='backslashreplace')
 
 
 def write_json(path: Path, value: Any) -> None:

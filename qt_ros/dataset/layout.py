@@ -23,6 +23,7 @@ from qt_ros.contract import Contract
 from qt_ros.dataset.files import write_json
 from qt_ros.dataset.swap import settle
 from qt_ros.errors import DatasetError
+from qt_ros.spelling import spelled
 
 CODEBASE_VERSION = 'v3.0'
 CHUNK_SIZE = 1000  # files in one chunk folder, unless info.json says otherwise
@@ -161,6 +162,16 @@ def new_info(contract: Contract) -> dict[str, Any]:
         'robot_type': contract.name,
         'splits': {},
     }
+
+
+def check_name(root: Path) -> None:
+    """Raise `DatasetError` for a folder whose name parquet and video files cannot have."""
+    full = root.absolute()
+    if spelled(full) != str(full):
+        raise DatasetError(
+            f'{spelled(full)} has bytes in its name that are no UTF-8; rename the folder, or give'
+            ' another one'
+        )
 
 
 def read_info(root: Path) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from qt_ros.dataset.catalog import EpisodeMeta, read_catalog, read_episode_table
 from qt_ros.dataset.foreign import NO_DIGEST
 from qt_ros.dataset.layout import (
     Place,
+    check_name,
     data_file,
     episodes_file,
     read_contract,
@@ -42,6 +43,7 @@ class Dataset:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        check_name(self.path)
         try:
             self._open()
         except DatasetError:

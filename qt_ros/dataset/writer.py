@@ -38,6 +38,7 @@ from qt_ros.dataset.layout import (
     STAGING,
     STATS,
     check_features,
+    check_name,
     check_storable,
     new_info,
     read_contract,
@@ -86,6 +87,7 @@ class DatasetWriter:
         if not 1 <= batch <= OPEN_EPISODES:
             raise DatasetError(f'batch is {batch}; allowed: 1 to {OPEN_EPISODES} episodes')
         self.path = Path(path)
+        check_name(self.path)
         self.contract = contract
         self._batch = batch
         self._row_schema = row_schema(contract)

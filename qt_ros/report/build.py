@@ -23,7 +23,7 @@ def build_report(folder: Path, out: Path | None = None) -> Path:
     out = Path(out) if out else folder / 'report.html'
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = out.with_name(f'.{out.name}.{os.getpid()}')
-    temporary.write_text(page(title, subtitle, parts), encoding='utf-8')
+    temporary.write_text(page(title, subtitle, parts), encoding='utf-8', errors='replace')
     os.replace(temporary, out)
     return out
 

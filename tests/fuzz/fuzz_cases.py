@@ -70,17 +70,17 @@ def run_case(seed: int, number: int, material: Material, folder: Path) -> Outcom
     return Outcome(seed, number, made.family, made.kind, result, kept, wall, cpu)
 
 
-def _convert(made: Made, out: Path, contract: Path) -> Ended:
+def _convert(made: Made, out: Path, contract: Path, *more: str) -> Ended:
     labels = ['--labels', made.labels] if made.labels is not None else []
     return call(
         *('convert', made.bag, '--contract', contract, '--out', out),
-        *('--workers', 1, '--json', *labels),
+        *('--workers', 1, *more, *labels),
     )
 
 
 def _fresh(made: Made, out: Path) -> tuple[int, list[str]]:
     """Convert into a new set, which is whole or not there afterwards."""
-    ended = _convert(made, out, made.contract)
+    ended = _convert(made, out, made.contract, '--json')
     if ended.failure:
         return 1, [ended.failure]
     if ended.status == 1:
@@ -102,7 +102,8 @@ def _onto(made: Made, contract: Path, dataset: Path, folder: Path) -> list[str]:
 def _run_bag(made: Made, material: Material, folder: Path) -> tuple[int, list[str]]:
     suggestion = folder / 'suggested.yaml'
     seen = call('inspect', made.bag, '--json', '--suggest', suggestion)
-    failures = [seen.failure] if seen.failure else []
+    shown = call('inspect', made.bag)
+    failures = [each.failure for each in (seen, shown) if each.failure]
     if seen.status != 1 and not isinstance(seen.data, dict):
         failures.append('inspect --json printed no JSON')
     if suggestion.exists():

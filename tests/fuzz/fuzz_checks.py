@@ -24,6 +24,7 @@ from qt_ros.errors import QtRosError
 ALLOWED = (0, 1, 3)
 # What `work.convert_bag` says of an exception that nobody foresaw.
 UNFORESEEN = re.compile(r'unexpected [A-Z]\w*: .*')
+OBEYED = '\x00\x07\x08\x0b\x0c\r\x1b\x7f\x85\x9b\u202a\u202e\u2066'  # by a terminal
 CHANGING = ('.lock', 'conversion_report.json')  # of a dataset: may change without any episode
 
 
@@ -48,7 +49,8 @@ class Ended:
 def call(*arguments: object) -> Ended:
     """Run one command; what it raised, said or returned against the rules is the failure."""
     words = [str(each) for each in arguments]
-    out, err = io.StringIO(), io.StringIO()
+    # As strict as a terminal: text that cannot be encoded cannot be printed.
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding='utf-8', newline='') for _ in range(2))
     status, failure = -1, ''
     with redirect_stdout(out), redirect_stderr(err), warnings.catch_warnings():
         warnings.simplefilter('always')
@@ -58,17 +60,24 @@ def call(*arguments: object) -> Ended:
             failure = f'ended by SystemExit {stopped.code}'
         except BaseException:  # noqa: BLE001 - whatever comes is what is looked for
             failure = traceback.format_exc()
-    said = err.getvalue()
+    printed, said = _text(out), _text(err)
     if not failure and status not in ALLOWED:
         failure = f'ended with status {status}'
-    unforeseen = UNFORESEEN.search(out.getvalue()) or UNFORESEEN.search(said)
+    unforeseen = UNFORESEEN.search(printed) or UNFORESEEN.search(said)
     if not failure and unforeseen:
         failure = unforeseen.group()
     if not failure and 'Warning: ' in said:
         failure = 'a warning of Python: ' + said[said.index('Warning: ') - 20 :][:300]
     if not failure and status == 1 and 'qt-ros: ' not in said:
         failure = 'failed without a word'
-    return Ended(status, out.getvalue(), said, failure and f'qt-ros {words[0]}: {failure}')
+    if not failure and not set(printed + said).isdisjoint(OBEYED):
+        failure = f'printed what a terminal obeys: {printed + said!r}'
+    return Ended(status, printed, said, failure and f'qt-ros {words[0]}: {failure}')
+
+
+def _text(stream: io.TextIOWrapper) -> str:
+    stream.flush()
+    return stream.buffer.getvalue().decode('utf-8')  # type: ignore[attr-defined]
 
 
 def fingerprint(folder: Path) -> dict[str, str]:

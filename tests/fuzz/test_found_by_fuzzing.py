@@ -25,7 +25,7 @@ from qt_ros.dataset import Dataset
 from qt_ros.errors import ContractError, DatasetError
 from qt_ros.yaml_limits import MAX_DEPTH, check_yaml, load_yaml
 
-NESTED = ('[' * 100_000, '{a: ' * 100_000, '- ' * 100_000 + 'x', '[' * 500 + ']' * 500)
+NESTED = ('[' * 100_000, '{a: ' * 100_000, '- ' * 90_000 + 'x', '[' * 500 + ']' * 500)
 LAUGHS = '\n'.join(
     ['a0: &a0 [x, x]', *(f'a{n}: &a{n} [*a{n - 1}, *a{n - 1}]' for n in range(1, 40))]
 )
@@ -55,7 +55,7 @@ def test_nesting_without_end_is_refused_where_the_parser_would_crash(
 ) -> None:
     with pytest.raises(yaml.YAMLError):
         load_yaml(text)
-    with pytest.raises(ContractError, match='not valid YAML'):
+    with pytest.raises(ContractError, match=r'not valid YAML|characters'):
         Contract.parse(f'name: {text}')
     bag = write_bag(tmp_path, base_recording('events'), 'mcap_zstd')
     (bag / 'metadata.yaml').write_text(f'rosbag2_bagfile_information: {text}')
@@ -322,3 +322,47 @@ def test_a_contract_of_a_megabyte_is_refused_before_it_is_parsed() -> None:
     text = CONTRACTS['events'] + '# and so on\n' * 100_000
     with pytest.raises(ContractError, match='characters'):
         Contract.parse(text)
+
+
+@pytest.mark.parametrize('storage', ['mcap_zstd', 'db3', 'db3_files', 'db3_wal'])
+def test_a_folder_named_in_another_encoding(tmp_path: Path, storage: str) -> None:
+    folder = tmp_path / os.fsdecode(b'caf\xe9')
+    try:
+        folder.mkdir()
+    except OSError:
+        pytest.skip('this file system takes names in UTF-8 only')
+    bag = write_bag(folder, base_recording('one_per_bag'), storage)
+    bag = bag.rename(folder / os.fsdecode(b'b\xe9b\xe9'))
+    suggested(bag, tmp_path)
+    labels = folder / 'labels.csv'
+    labels.write_text('episode_id,outcome\nnone,success\n')
+    contract = folder / 'contract.yaml'
+    contract.write_text(CONTRACTS['one_per_bag'])
+    again = ('convert', folder, '--contract', contract, '--workers', 1, '--labels', labels)
+    for new in (1, 0):
+        ended = call(*again, '--out', tmp_path / 'out', '--json')
+        assert not ended.failure
+        assert ended.data['episodes']['new'] == new
+    (episode,) = Dataset(tmp_path / 'out').episodes
+    assert episode.episode_id == 'b\\udce9b\\udce9'
+    assert not check_dataset(tmp_path / 'out')
+    refused = call(*again, '--out', folder / 'out')
+    assert not refused.failure
+    assert 'UTF-8' in refused.err
+    assert not (folder / 'out').exists()
+
+
+def test_names_cannot_command_the_terminal(tmp_path: Path) -> None:
+    bag = base_recording('events')
+    names = {'/front': '/fr\x1b[2Jnt', '/arm': '/\u202emra', '/gripper': '/g\r\x9b31m'}
+    odd = Recording(
+        {names.get(topic, topic): text for topic, text in bag.topics.items()},
+        [(ns, names.get(topic, topic), data) for ns, topic, data in bag.rows],
+    )
+    path = write_bag(tmp_path, odd, 'mcap_zstd')
+    assert not call('inspect', path).failure
+    contract = tmp_path / 'contract.yaml'
+    contract.write_text(CONTRACTS['events'])
+    refused = call('convert', path, '--contract', contract, '--out', tmp_path / 'out')
+    assert not refused.failure
+    assert refused.status == 1
