@@ -76,7 +76,7 @@ class _Parser:
                  'episodes', 'safety', 'max_gap_s')  # fmt: skip
         keys = root.mapping(known, required=('name', 'rate_hz', 'clock', 'state', 'action'))
         name = self._safe_name(keys['name']) if 'name' in keys else ''
-        rate_hz = keys['rate_hz'].number(above=0.0, at_most=1000.0) if 'rate_hz' in keys else None
+        rate_hz = keys['rate_hz'].number(None, 1000.0, 0.001) if 'rate_hz' in keys else None
         clock = keys['clock'].choice(CLOCKS, 'clock') if 'clock' in keys else None
         gap_s = read_seconds(keys, 'max_gap_s', 1.0)
         contract = Contract(

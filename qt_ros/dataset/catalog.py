@@ -14,7 +14,7 @@ from qt_ros.contract import Contract
 from qt_ros.dataset.foreign import complete
 from qt_ros.dataset.labels import newest_instructions, newest_outcomes
 from qt_ros.dataset.layout import EPISODES, Place, placed_files, video_key
-from qt_ros.dataset.tables import unreadable
+from qt_ros.dataset.tables import PARQUET_ERRORS, unreadable
 from qt_ros.errors import DatasetError
 
 LEROBOT = ('episode_index', 'tasks', 'length', 'dataset_from_index')
@@ -71,8 +71,10 @@ def read_episode_table(path: Path, columns: list[str] | None = None) -> pa.Table
     """Return a file of `meta/episodes/`; `columns` None: all."""
     try:
         with pq.ParquetFile(path) as file:
-            return file.read(columns=columns)
-    except (OSError, pa.ArrowException) as error:
+            table = file.read(columns=columns)
+            table.validate(full=True)  # texts that are none, lengths that do not fit
+            return table
+    except PARQUET_ERRORS as error:
         raise unreadable(path, error) from error
 
 
@@ -83,6 +85,7 @@ def read_catalog(root: Path, total: int, contract: Contract) -> list[EpisodeMeta
     found: list[EpisodeMeta] = []
     first_of_file: dict[Place, int] = {}
     for row in _rows(root, contract):
+        _check_row(root, row)
         index = row['episode_index']
         if index >= total:
             break
@@ -120,6 +123,18 @@ def read_catalog(root: Path, total: int, contract: Contract) -> list[EpisodeMeta
     return found
 
 
+def _check_row(root: Path, row: dict[str, Any]) -> None:
+    """Raise `DatasetError` for a row that lacks what every episode has."""
+    counts = [row[name] for name in ('episode_index', 'length', 'dataset_from_index', *PLACES)]
+    texts = [*(row['tasks'] or [None]), row['episode_id'], row['outcome'], row['digest']]
+    whole = all(isinstance(value, int) and value >= 0 for value in counts)
+    if not whole or not all(isinstance(value, str) for value in texts):
+        raise DatasetError(
+            f'{root}/meta/episodes: the row of episode {row["episode_index"]} is damaged; restore'
+            ' the folder or convert again'
+        )
+
+
 def _rows(root: Path, contract: Contract) -> Iterator[dict[str, Any]]:
     needed = [*LEROBOT, *PLACES]
     for camera in contract.cameras:
@@ -143,7 +158,7 @@ def _rows(root: Path, contract: Contract) -> Iterator[dict[str, Any]]:
 def _columns(path: Path) -> set[str]:
     try:
         return set(pq.read_schema(path).names)
-    except (OSError, pa.ArrowException) as error:
+    except PARQUET_ERRORS as error:
         raise unreadable(path, error) from error
 
 

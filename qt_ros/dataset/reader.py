@@ -28,7 +28,14 @@ from qt_ros.dataset.layout import (
 )
 from qt_ros.dataset.stats import Stats
 from qt_ros.dataset.swap import settle
-from qt_ros.dataset.tables import digest, from_table, stats_of_row, unreadable, widths
+from qt_ros.dataset.tables import (
+    PARQUET_ERRORS,
+    digest,
+    from_table,
+    stats_of_row,
+    unreadable,
+    widths,
+)
 from qt_ros.dataset.video import count_frames, decode_video, file_sha256
 from qt_ros.episode import rewards
 from qt_ros.errors import DatasetError
@@ -84,7 +91,7 @@ class Dataset:
         try:
             table = self._table(path, episode)
             columns = from_table(table, self._widths)
-        except (OSError, KeyError, pa.ArrowException) as error:
+        except PARQUET_ERRORS as error:
             raise unreadable(path, error) from error
         columns.setdefault('observation.state', np.zeros((table.num_rows, 0), np.float32))
         if table.num_rows != episode.length or (columns['episode_index'] != index).any():

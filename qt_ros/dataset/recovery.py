@@ -30,6 +30,7 @@ from qt_ros.dataset.layout import (
 from qt_ros.dataset.stats import Stats, from_json, to_json, together
 from qt_ros.dataset.swap import remove_leftovers
 from qt_ros.dataset.tables import (
+    PARQUET_ERRORS,
     episode_schema,
     iter_row_groups,
     stats_of_row,
@@ -63,7 +64,7 @@ def _complete_episode_rows(root: Path, contract: Contract) -> None:
     for path in episode_files(root):
         try:
             theirs = pq.read_schema(path)
-        except (OSError, pa.ArrowException):
+        except PARQUET_ERRORS:
             continue  # beyond the totals it goes; else reading the catalog says what is wrong
         if set(ours.names) <= set(theirs.names):
             continue
@@ -93,7 +94,7 @@ def _drop_row_groups(path: Path, last: int) -> None:
                     break
                 keep -= 1
             schema = file.schema_arrow
-    except (OSError, pa.ArrowException) as error:
+    except PARQUET_ERRORS as error:
         raise unreadable(path, error) from error
     if keep < groups:
         write_row_groups(path, schema, iter_row_groups(path, keep))

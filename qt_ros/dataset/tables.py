@@ -21,6 +21,8 @@ from qt_ros.episode import Episode, rewards
 from qt_ros.errors import DatasetError
 
 LABEL_COLUMNS = ('next.reward', 'next.done', 'next.truncated', 'next.success')
+# What reading a damaged parquet file raises: names that are no text, columns that are not there.
+PARQUET_ERRORS = (OSError, pa.ArrowException, ValueError, LookupError, TypeError)
 _ARROW = {'float32': pa.float32(), 'bool': pa.bool_(), 'int64': pa.int64()}
 
 
@@ -196,7 +198,7 @@ def iter_row_groups(path: Path, stop: int | None = None) -> Iterator[pa.Table]:
         with pq.ParquetFile(path) as file:
             for group in range(file.num_row_groups if stop is None else stop):
                 yield file.read_row_group(group)
-    except (OSError, pa.ArrowException) as error:
+    except PARQUET_ERRORS as error:
         raise unreadable(path, error) from error
 
 
@@ -223,12 +225,11 @@ def read_tasks(root: Path, total: int) -> list[str]:
         return []
     try:
         table = pq.read_table(root / TASKS)
-        pairs = zip(
-            table.column('task_index').to_pylist(), table.column('task').to_pylist(), strict=True
-        )
-    except (OSError, KeyError, pa.ArrowException) as error:
+        numbers, tasks = (table.column(name).to_pylist() for name in ('task_index', 'task'))
+        pairs = sorted(zip(numbers, tasks, strict=True))
+    except PARQUET_ERRORS as error:
         raise unreadable(root / TASKS, error) from error
-    return [task for _, task in sorted(pairs)][:total]
+    return [task for _, task in pairs][:total]
 
 
 # What pandas leaves in the schema so that 'task' comes back as the index and not as a column.

@@ -240,7 +240,7 @@ def test_equal_contracts_hash_alike_however_their_numbers_are_written(arm: Contr
 
 WRONG = [
     ('rate_hz: 10.0', 'rate: 10.0', '3: rate: unknown key|known keys: name, rate_hz|mean rate_hz'),
-    ('rate_hz: 10.0', 'rate_hz: 0', '3: rate_hz:|out of range|> 0'),
+    ('rate_hz: 10.0', 'rate_hz: 0', '3: rate_hz:|out of range|>= 0.001'),
     ('rate_hz: 10.0', 'rate_hz: .inf', '3: rate_hz:|out of range'),
     ('rate_hz: 10.0', 'rate_hz: true', '3: rate_hz:|not a number'),
     ('rate_hz: 10.0', 'rate_hz:', '3: rate_hz: is empty'),
