@@ -20,6 +20,7 @@ from qt_ros.dataset import EncodedVideo, encode_videos
 from qt_ros.dataset.files import CannotWrite
 from qt_ros.episode import Episode
 from qt_ros.errors import BagError, QtRosError
+from qt_ros.heap import give_back
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,7 @@ def _completed(result: BagResult) -> BagResult:
 def _fill(task: BagTask, bag: BagReader, result: BagResult) -> None:
     """Convert every segment of an open bag into `result`."""
     conversion = BagConversion(task.contract, bag, task.labels)
+    give_back()  # the index took more than what is kept of it
     report = result.report
     report['label_rows'] = sorted(conversion.applied)
     low, high = conversion.sources.span_ns
@@ -127,6 +129,7 @@ def _fill(task: BagTask, bag: BagReader, result: BagResult) -> None:
         report['ticks']['planned'] += found.total
         for name in ('leading', 'in_gaps', 'without_command', 'undeclared'):
             report['ticks'][name] += getattr(found, name)
+        give_back()
     if result.episodes:
         report['result'] = 'converted'
     elif report['stored']:
