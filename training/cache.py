@@ -143,7 +143,7 @@ def read_meta(path: Path) -> CacheMeta:
         meta = CacheMeta.from_json((path / 'meta.json').read_text(encoding='utf-8'))
     except FileNotFoundError:
         raise TrainingError(f'{path} holds no training cache; {remedy}') from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise TrainingError(f'{path}/meta.json cannot be used ({error}); {remedy}') from None
     short = []
     for name, (kind, shape) in meta.arrays().items():

@@ -96,7 +96,7 @@ def find(path: Path) -> Path:
         try:
             content = json.loads(pointer.read_text(encoding='utf-8'))
             named = path / _FOLDER / content['checkpoint']
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise TrainingError(
                 f'{pointer} cannot be read ({error}); name a checkpoint'
             ) from error
@@ -115,7 +115,7 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
     file = checkpoint / 'state.json'
     try:
         state = json.loads(file.read_text(encoding='utf-8'))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise TrainingError(f'{file} cannot be read: {error}') from error
     if not isinstance(state, dict) or state.get('version') != VERSION:
         raise TrainingError(f'{file} is not of version {VERSION}; train the policy again')

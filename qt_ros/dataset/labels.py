@@ -45,7 +45,7 @@ def read_labels(root: Path) -> list[Label]:
         try:
             label = Label(**json.loads(line))
             _check_types(label)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise DatasetError(f'{path}:{number}: not a label ({error}); remove it') from None
         if label.outcome not in OUTCOMES:
             raise DatasetError(

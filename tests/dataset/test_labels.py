@@ -141,7 +141,7 @@ def test_labels_and_appending_go_together(tmp_path):
     assert state_of(tmp_path / 'd')['rewards'] == state_of(tmp_path / 'wanted')['rewards']
 
 
-@pytest.mark.parametrize('line', ['{"episode_index": 0}', '[]', '{', '7', 'null'])
+@pytest.mark.parametrize('line', ['{"episode_index": 0}', '[]', '{', '7', 'null', '[' * 9999])
 def test_a_journal_that_cannot_be_read_is_named(tmp_path, line):
     make(tmp_path / 'd', ['failure'])
     (tmp_path / 'd/meta/labels.jsonl').write_text(line + '\n')
