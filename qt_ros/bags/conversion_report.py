@@ -99,7 +99,8 @@ def history(out: Path) -> list[dict[str, Any]]:
     """Return the reports of the runs that brought episodes, the oldest first."""
     found = []
     for line in _lines(out / HISTORY):
-        with suppress(ValueError, RecursionError):  # a line that someone has edited must not hide the others
+        # A line that someone has edited must not hide the others.
+        with suppress(ValueError, RecursionError):
             found.append(json.loads(line))
     return found
 
