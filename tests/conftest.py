@@ -8,12 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 from sums import wrong_sums
 
 from qt_ros.processes import free_domain
 
 ROOT = Path(__file__).resolve().parent.parent
 REAL_BAGS = Path(os.environ.get('QT_REAL_BAGS', ROOT.parent / 'shared' / 'bags'))
+
+# On a busy machine an example may take any time; and a run finds what the last one found.
+settings.register_profile(
+    'shared', deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile('shared')
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
