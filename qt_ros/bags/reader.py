@@ -11,6 +11,7 @@ from itertools import groupby
 from pathlib import Path
 from types import TracebackType
 
+import numpy as np
 import yaml
 
 from qt_ros.bags import compression, mcap_storage, ros1_storage, sqlite_storage
@@ -34,6 +35,7 @@ _MAGICS: tuple[tuple[bytes, type], ...] = (
 )
 # Times beyond this (year 2116) come from damaged files; arithmetic on them would overflow.
 MAX_NS = 1 << 62
+_FETCHED = 8192  # ordinals held as Python's integers at a time
 SPARE_FILES = 256  # that the rest of the process may have open
 # A file goes on where another one ends if this long lies between them at most, or they overlap by
 # so much: splits do, recordings made one after the other do not.
@@ -148,12 +150,15 @@ class BagReader:
 
     def fetch(self, ordinals: Iterable[int]) -> Iterator[Record]:
         """Yield the messages with these ordinals, in storage order."""
-        unique = sorted({int(ordinal) for ordinal in ordinals})
-        for number, group in groupby(unique, key=lambda value: value // ORDINALS_PER_FILE):
-            base = number * ORDINALS_PER_FILE
-            local = [ordinal - base for ordinal in group]
-            for record in self.storages[number].fetch(local):
-                yield self._plain(record, self._names[number][record.topic], base)
+        wanted = ordinals if isinstance(ordinals, np.ndarray) else list(ordinals)
+        unique = np.unique(np.asarray(wanted, dtype=np.int64))
+        for start in range(0, len(unique), _FETCHED):
+            block = unique[start : start + _FETCHED].tolist()
+            for number, group in groupby(block, key=lambda value: value // ORDINALS_PER_FILE):
+                base = number * ORDINALS_PER_FILE
+                local = [ordinal - base for ordinal in group]
+                for record in self.storages[number].fetch(local):
+                    yield self._plain(record, self._names[number][record.topic], base)
 
     def close(self) -> None:
         """Close all files and remove what was unpacked."""

@@ -79,6 +79,17 @@ def test_numbers_come_back_in_the_order_in_which_they_are_asked_for(tmp_path: Pa
         assert nothing.shape == (0, 2)
 
 
+@pytest.mark.parametrize('storage', ['mcap', 'sqlite3'])
+def test_many_messages_are_fetched_in_blocks(tmp_path: Path, storage: str) -> None:
+    bag = Bag()
+    for ms in range(9000):
+        bag.joints(ms, ms, -ms)
+    with BagReader(bag.write(tmp_path / 'bag', storage)) as reader:
+        ordinals = index_bag(reader)['/joint_states'].ordinals
+        (values,) = read_numbers(reader, [state_numbers(JOINTS, '/joint_states', ordinals[::-1])])
+    assert values[:, 0].tolist() == list(range(8999, -1, -1))
+
+
 def test_messages_that_are_gone_are_told(tmp_path: Path) -> None:
     with BagReader(steady().write(tmp_path / 'bag')) as reader:
         index_bag(reader)
