@@ -2,7 +2,7 @@
 
 This pass keeps three numbers, 24 bytes, a message; the plan of ticks then selects the messages
 that are used, and only those are fetched and decoded. Memory stays small however long the bag and
-large its images: an hour of two cameras at 30 Hz and joints at 200 Hz takes 23 MB.
+large its images: of an hour of two cameras at 30 Hz and joints at 200 Hz 16 MB stay (`arrivals`).
 """
 
 from __future__ import annotations
