@@ -32,7 +32,7 @@ bench-cache: setup  ## windows a second from the training cache, beside the vide
 bench-crash: setup  ## kill conversions 200 times at random and look at what is left
 	@. ./env.sh && python bench/crash.py
 
-bench-fuzz: setup  ## 10 000 mutated recordings, contracts, labels and datasets: hours; goes on where it was stopped
+bench-fuzz: setup  ## 10 000 mutated recordings, contracts, labels and datasets: half an hour; goes on where it was stopped
 	@. ./env.sh && python bench/fuzz.py
 
 bench-learning: setup  ## CPU-minutes of training against success, in process: about 10 minutes
