@@ -1,0 +1,1 @@
+"""What the Q-Transformer and its rivals learn from the same data: studies, cells, results."""
