@@ -8,6 +8,7 @@ come into a copy of the dataset that shares its videos, and that takes its place
 from __future__ import annotations
 
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
@@ -66,9 +67,10 @@ def convert(
     has already are passed over: by bag and id, or because they are the same recording under
     another path. With `replace` the bags are converted anew, and what the dataset had of them goes
     as far as something comes for it; the set changes all at once, at the end. `labels` is a CSV
-    file (see `labels`). `progress` is called after each bag. `batch` episodes are committed at a
-    time. `workers` processes convert (None: this one); with `ray`, 'local' or the address of a Ray
-    cluster, that many bags at a time are converted there (None: one for each of its cores).
+    file (see `labels`). `progress` is called after each bag, and a few times a second during one.
+    `batch` episodes are committed at a time. `workers` processes convert (None: this one); with
+    `ray`, 'local' or the address of a Ray cluster, that many bags at a time are converted there
+    (None: one for each of its cores).
     Raises `BagError` if a path is wrong and `DatasetError` if the dataset cannot be written;
     a bag that cannot be converted is told in the report instead.
     """
@@ -103,6 +105,8 @@ class _Run:
         self._label_problems = check_bags(self.labels, [path.resolve() for path in self.paths])
         self._begin, self._cpu_begin = time.perf_counter(), time.process_time()
         self._results: list[BagResult] = []
+        self._under_way: dict[Path, float] = {}  # how much of a bag is done
+        self._telling = threading.Lock()
 
     def appending(self, out: Path) -> ConversionResult:
         with plain_errors(out):
@@ -152,14 +156,25 @@ class _Run:
             for path in self.paths
         ]
         with ExitStack() as stack:
-            for result in run_tasks(tasks, self.workers, stack, self.ray):
+            for result in run_tasks(tasks, self.workers, stack, self.ray, self._tell):
                 first = len(writer)
                 append(result, writer, known)
                 yield result, first
                 result.episodes.clear()
                 self._results.append(result)
-                if self.progress is not None:
-                    self.progress(_progress(self._results, len(self.paths)))
+                self._tell(tasks[len(self._results) - 1], None)
+
+    def _tell(self, task: BagTask, share: float | None) -> None:
+        """Report how much of a bag is done; None: it is appended. Any thread may call."""
+        if self.progress is None:
+            return
+        with self._telling:
+            if share is None:
+                self._under_way.pop(task.path, None)
+            else:
+                self._under_way[task.path] = share
+            parts = sum(self._under_way.values())
+            self.progress(_progress(self._results, len(self.paths), parts))
 
     def _report(self, out: Path, nothing: bool) -> dict[str, Any]:
         status = _status(self._results, nothing)
@@ -241,12 +256,14 @@ def _uri(path: Path) -> str:
     return spelled(path.resolve())
 
 
-def _progress(results: Sequence[BagResult], total: int) -> dict[str, Any]:
-    last = results[-1].report
+def _progress(results: Sequence[BagResult], total: int, parts: float) -> dict[str, Any]:
+    """Describe how far the run is; `parts` of a bag are done beside the finished ones."""
+    last = results[-1].report if results else {'bag': '', 'result': ''}
     return {
         'bag': last['bag'],
         'result': last['result'],
         'done': len(results),
+        'under_way': parts,
         'total': total,
         'episodes': sum(len(each.report['episodes']) for each in results),
         'rows': sum(row['rows'] for each in results for row in each.report['episodes']),

@@ -11,8 +11,9 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
 from queue import SimpleQueue
@@ -20,10 +21,12 @@ from types import TracebackType
 
 import cv2
 
+from qt_ros.bags.meter import Tell
 from qt_ros.bags.scheduling import WorkerDied, in_order
 from qt_ros.bags.work import BagResult, BagTask, convert_bag
 from qt_ros.errors import BagError, QtRosError
 
+TellOf = Callable[[BagTask, float], None]
 PRELOAD = ['qt_ros.bags.pools']  # imported once for all workers, where the platform can fork
 
 
@@ -38,12 +41,17 @@ def check_pool(workers: int | None, ray: str | None) -> None:
 
 
 def run_tasks(
-    tasks: Sequence[BagTask], workers: int | None, stack: ExitStack, ray: str | None = None
+    tasks: Sequence[BagTask],
+    workers: int | None,
+    stack: ExitStack,
+    ray: str | None = None,
+    tell: TellOf = lambda task, share: None,
 ) -> Iterator[BagResult]:
     """Yield results in the order of the tasks; closing `stack` ends all processes at once.
 
     `workers`: bags at a time; None: 1, or with `ray` (an address, see `ray_pool`) as many as the
-    cluster has cores. Raises `BagError` if workers cannot be started.
+    cluster has cores. `tell` hears, from any thread, how much of a bag is done while it is being
+    converted on this machine. Raises `BagError` if workers cannot be started.
     """
     if not tasks:
         return
@@ -55,17 +63,19 @@ def run_tasks(
         return
     workers = min(workers or 1, len(tasks))
     if workers == 1:
-        yield from map(convert_bag, tasks)
+        for task in tasks:
+            yield convert_bag(task, partial(tell, task))
         return
-    pool = stack.enter_context(ProcessPool(workers))
+    pool = stack.enter_context(ProcessPool(workers, tell))
     yield from in_order(tasks, pool.call, workers, stack)
 
 
 class ProcessPool:
     """Worker processes, each converting one bag at a time; a context manager."""
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self, workers: int, tell: TellOf) -> None:
         self._context = _context()
+        self._tell = tell
         self._workers = workers
         self._all: set[_Worker] = set()
         self._idle: SimpleQueue[_Worker] = SimpleQueue()
@@ -96,7 +106,7 @@ class ProcessPool:
         """
         worker = self._idle.get()
         try:
-            return worker.call(task)
+            return worker.call(task, partial(self._tell, task))
         except WorkerDied:
             worker = self._replace(worker)
             raise
@@ -129,12 +139,13 @@ class _Worker:
         theirs.close()  # so that the pipe ends with the process
         self._ready = False
 
-    def call(self, task: BagTask) -> BagResult:
+    def call(self, task: BagTask, tell: Tell) -> BagResult:
         try:
             if not self._ready:
                 self._ready = self._pipe.recv()
             self._pipe.send(task)
-            answer = self._pipe.recv()
+            while isinstance(answer := self._pipe.recv(), float):
+                tell(answer)
         except (EOFError, OSError):
             raise self._loss(task) from None
         if isinstance(answer, BaseException):
@@ -186,7 +197,7 @@ def _serve(pipe: Connection) -> None:
         while True:
             task = pipe.recv()
             try:
-                answer: BagResult | Exception = convert_bag(task)
+                answer: BagResult | Exception = convert_bag(task, pipe.send)
             except Exception as exc:  # noqa: BLE001 - it is raised again where the task came from
                 answer = exc
             pipe.send(answer)

@@ -14,6 +14,7 @@ from qt_ros.bags.ages import Ages
 from qt_ros.bags.episodes import BagConversion, describe, light
 from qt_ros.bags.known import Known, fingerprint, standing
 from qt_ros.bags.labels import Label
+from qt_ros.bags.meter import Meter, Tell
 from qt_ros.bags.reader import BagReader
 from qt_ros.contract import Contract
 from qt_ros.dataset import EncodedVideo, encode_videos
@@ -41,7 +42,8 @@ class BagResult:
     ages: dict[str, Ages] = field(default_factory=dict)  # {stream: of the samples that rows use}
 
 
-def convert_bag(task: BagTask) -> BagResult:
+def convert_bag(task: BagTask, tell: Tell | None = None) -> BagResult:
+    """Convert one bag; `tell` is called with the share that is done, a few times a second."""
     begin, cpu_begin = time.perf_counter(), time.process_time()
     result = BagResult({'bag': str(task.path), 'result': 'failed', 'episodes': []})
     report = result.report
@@ -54,7 +56,7 @@ def convert_bag(task: BagTask) -> BagResult:
                 problems=list(bag.problems),
                 topics=nothing_used(bag.topics),
             )
-            _fill(task, bag, result)
+            _fill(task, bag, result, tell)
             report['partial'] = bag.partial
     except CannotWrite:  # not this bag's fault, and the next one would fare no better
         raise
@@ -85,7 +87,7 @@ def _completed(result: BagResult) -> BagResult:
     return result
 
 
-def _fill(task: BagTask, bag: BagReader, result: BagResult) -> None:
+def _fill(task: BagTask, bag: BagReader, result: BagResult, tell: Tell | None) -> None:
     """Convert every segment of an open bag into `result`."""
     conversion = BagConversion(task.contract, bag, task.labels)
     give_back()  # the index took more than what is kept of it
@@ -105,15 +107,17 @@ def _fill(task: BagTask, bag: BagReader, result: BagResult) -> None:
     if changed:
         report['result'] = 'changed'
         raise BagError(changed)
-    for segment, known in zip(conversion.segments, standings, strict=True):
+    meter = Meter(task.contract, conversion.segments, tell)
+    for number, (segment, known) in enumerate(zip(conversion.segments, standings, strict=True)):
         if known.there:
             conversion.ledger.stored.append(segment)
             conversion.problems += known.moved
             report['stored'] += known.episodes
+            meter.finish(number)
             continue
         videos: dict[str, Mapping[str, EncodedVideo]] = {}
         fingerprints: dict[str, str] = {}
-        encode = _encoder(task, videos, fingerprints, len(result.episodes))
+        encode = _encoder(task, videos, fingerprints, len(result.episodes), meter)
         found = conversion.convert(segment, encode)
         for each in found.built:
             if each.episode.episode_id in videos:
@@ -129,6 +133,7 @@ def _fill(task: BagTask, bag: BagReader, result: BagResult) -> None:
         report['ticks']['planned'] += found.total
         for name in ('leading', 'in_gaps', 'without_command', 'undeclared'):
             report['ticks'][name] += getattr(found, name)
+        meter.finish(number)
         give_back()
     if result.episodes:
         report['result'] = 'converted'
@@ -144,6 +149,7 @@ def _encoder(
     videos: dict[str, Mapping[str, EncodedVideo]],
     fingerprints: dict[str, str],
     done: int,
+    meter: Meter,
 ) -> Callable[[Episode], None]:
     """Return a function that encodes an episode's images unless the dataset has the episode."""
 
@@ -156,6 +162,6 @@ def _encoder(
             folder = next(iter(videos.pop(name).values())).path.parent
         shutil.rmtree(folder, ignore_errors=True)
         fingerprints[name] = fingerprint(episode, task.contract)
-        videos[name] = encode_videos(episode, folder, task.contract)
+        videos[name] = encode_videos(meter.counted(episode), folder, task.contract)
 
     return encode

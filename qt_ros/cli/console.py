@@ -143,7 +143,7 @@ class _Log:
 
     def _say(self, end: str) -> None:
         of = f'/{self._total:g}' if self._total else ''
-        count = f' {self._done:g}{of}' if self._done or of else ''
+        count = f' {round(self._done, 2):g}{of}' if self._done or of else ''
         note = f'  {self._note}' if self._note else ''
         self._console.say(f'{self._title}{count}{end}{note}')
 

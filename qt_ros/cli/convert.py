@@ -88,7 +88,9 @@ def run(args: argparse.Namespace, console: Console) -> int:
             ray=args.ray,
             replace=args.replace,
             progress=lambda at: task.update(
-                at['done'], at['total'], f'{at["episodes"]} episodes, {at["rows"]} rows'
+                at['done'] + at['under_way'],
+                at['total'],
+                f'{at["episodes"]} episodes, {at["rows"]} rows',
             ),
         )
     report = result.report
