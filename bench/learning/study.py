@@ -2,7 +2,8 @@
 
 A cell is one (study, method, seed): training in a folder of its own, then `evaluate`. All methods
 of a study share preset, data and number of steps, and differ only in their `overrides`.
-To add a study, write `def study() -> Study` in a module and name it in `STUDIES`.
+To add a study, write `def study(quick: bool = False) -> Study` in a module and name it in
+`STUDIES`; quick asks for the smallest sizes that still run through everything, in seconds.
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ class Study:
     evaluate: Callable[[Path, Path, int], Sequence[Row]]
     columns: tuple[str, ...] = SUCCESS_COLUMNS
     data: str = ''  # studies with the same name here share their data; '': the study's own name
+    recipe: str = ''  # what make_data depends on; data of another recipe are refused
     notes: str = ''  # Markdown under the table in docs/results/README.md: what, how, what differs
 
     @property
@@ -75,7 +77,7 @@ class Study:
         raise LearningError(f'study {self.name} has no method {name!r}; known: {known}')
 
 
-def load_study(name: str) -> Study:
+def load_study(name: str, quick: bool = False) -> Study:
     """Return a study by its name; only then is its module imported.
 
     Raises LearningError for an unknown one and where something it needs is not installed.
@@ -86,4 +88,4 @@ def load_study(name: str) -> Study:
         module = importlib.import_module(STUDIES[name])
     except ModuleNotFoundError as error:
         raise LearningError(f'study {name} cannot run here: {error}') from error
-    return module.study()
+    return module.study(quick)

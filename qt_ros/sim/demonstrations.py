@@ -12,7 +12,7 @@ from qt_ros.contract import Contract
 from qt_ros.episode import Episode, Frames
 from qt_ros.observation import Observation
 from qt_ros.sim.env import BlockArmEnv
-from qt_ros.sim.expert import Expert
+from qt_ros.sim.expert import Expert, Operator
 from qt_ros.sim.rollout import MAX_STEPS
 from qt_ros.sim.tasks import parse
 
@@ -35,26 +35,26 @@ def collect_episodes(
     expert = Expert(noise=noise, seed=seed)
     for index in range(episodes):
         instruction = instructions[index % len(instructions)]
-        yield _attempt(env, expert, instruction, seed + index, max_steps)
+        yield attempt(env, expert, instruction, seed + index, max_steps)
 
 
-def _attempt(
-    env: BlockArmEnv, expert: Expert, instruction: str, seed: int, max_steps: int
+def attempt(
+    env: BlockArmEnv, operator: Operator, instruction: str, seed: int, max_steps: int = MAX_STEPS
 ) -> Episode:
-    """Record one attempt."""
+    """Record one attempt of an operator on the scene of a seed."""
     observation = env.reset(instruction, seed)
-    expert.reset(parse(instruction), env.world.joint_positions)
+    operator.reset(parse(instruction), env.world.joint_positions)
     observations: list[Observation] = []
     actions: list[np.ndarray] = []
     outcome = 'timeout'
     while env.step_count < max_steps:
         observations.append(observation)
         previous = env.targets
-        observation = env.step(env.full_targets(expert.act(env.arm_state())))
+        observation = env.step(env.full_targets(operator.act(env.arm_state())))
         actions.append(action_from_targets(env.contract, env.targets, previous))
         if env.world.success():
             outcome = 'success'
-        elif expert.finished or env.world.lost():
+        elif operator.finished or env.world.lost():
             outcome = 'failure'
         else:
             continue
