@@ -6,9 +6,10 @@ the bin.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -20,7 +21,8 @@ from qt_ros.contract import Contract
 from qt_ros.episode import Episode
 from qt_ros.resources import resource
 from qt_ros.sim.env import BlockArmEnv
-from qt_ros.sim.rollout import evaluate
+from qt_ros.sim.rollout import Acts, evaluate
+from qt_ros.sim.tasks import INSTRUCTIONS
 from training.policy import Policy
 
 # The longer a task, the less noise it takes to fail: a few replays of each still succeed.
@@ -77,33 +79,34 @@ def judge(
 ) -> list[Row]:
     """Let a run's policy try every instruction on scenes that no training has seen."""
     del data
-    return drive(Policy.load(run, threads=1), instructions, episodes, seed)
+    policy = Policy.load(run, threads=1)
+    return [row for text in instructions for row in drive(policy, [text], episodes, seed, text)]
+
+
+class Drives(Acts, Protocol):
+    """A policy that knows its contract."""
+
+    @property
+    def contract_text(self) -> str: ...
 
 
 def drive(
-    policy: Policy,
-    instructions: Sequence[str],
-    episodes: int,
-    seed: int,
-    name: Callable[[str], str] = str,
+    policy: Drives, instructions: Sequence[str], episodes: int, seed: int, name: str
 ) -> list[Row]:
-    """Return a row of SUCCESS_COLUMNS per instruction, `episodes` scenes each.
+    """Return one row of SUCCESS_COLUMNS of the task `name`: its instructions take turns.
 
-    name: gives the row's task from the instruction.
+    The scenes of an instruction and seed are the same for every policy.
     """
     robot = Contract.parse(policy.contract_text)
     env = BlockArmEnv(robot)
-    rows: list[Row] = []
-    for number, instruction in enumerate(instructions):
-        scene = SCENES + seed * PER_SEED + number * PER_SEED // len(instructions)
-        results = evaluate(policy, robot, (instruction,), episodes, scene, MAX_STEPS, env=env)
-        good = [result.steps for result in results if result.success]
-        rows.append(
-            {
-                'task': name(instruction),
-                'successes': len(good),
-                'episodes': len(results),
-                'steps': round(float(np.mean(good)), 1) if good else 0,
-            }
-        )
-    return rows
+    first = SCENES + seed * PER_SEED + INSTRUCTIONS.index(instructions[0]) * 10_000
+    results = evaluate(policy, robot, instructions, episodes, first, MAX_STEPS, env=env)
+    good = [result.steps for result in results if result.success]
+    return [
+        {
+            'task': name,
+            'successes': len(good),
+            'episodes': len(results),
+            'steps': round(float(np.mean(good)), 1) if good else 0,
+        }
+    ]

@@ -72,10 +72,11 @@ def _train(cell: Cell, config: TrainConfig, cache: Path) -> dict[str, Any] | Non
     before = (read_json(spent) or {'cpu_s': 0.0})['cpu_s']
     began = time.process_time()
 
-    def keep(_: Any = None) -> float:
-        cpu_s = before + time.process_time() - began
-        write_json(spent, {'cpu_s': cpu_s})
-        return cpu_s
+    def cpu_s() -> float:
+        return before + time.process_time() - began
+
+    def keep(_: Any = None) -> None:
+        write_json(spent, {'cpu_s': cpu_s()})
 
     note = ''
     resume = (run / 'latest.json').exists()
@@ -88,8 +89,9 @@ def _train(cell: Cell, config: TrainConfig, cache: Path) -> dict[str, Any] | Non
         if not (run / 'latest.json').exists():
             raise
         note = f'training gave up: {error}'
+    keep()
     steps = checkpoint.read_state(checkpoint.find(run))['step']
-    return {'train_steps': steps, 'cpu_training_s': keep(), 'note': note}
+    return {'train_steps': steps, 'cpu_training_s': cpu_s(), 'note': note}
 
 
 def _write_result(

@@ -1,0 +1,142 @@
+"""Write `docs/results` from what is finished: CSV, then plots and text from the CSV."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.learning.places import Cell
+from bench.learning.plot import plot_success
+from bench.learning.study import STUDIES, LearningError, Study, load_study
+from bench.learning.table import Score, read_csv, score, tasks_of, write_csv
+
+IMITATION = 'bc_all'  # what the others are compared with
+
+HEAD = """# Results
+
+What the Q-Transformer and its rivals learn from the same data with the same network and the same
+number of gradient steps. Written by `python -m bench.learning report` from the CSV files beside
+it; nothing here is typed by hand but what each study says about itself.
+
+Shares are successes of evaluated episodes, all seeds together, with the 95% Wilson interval; that
+interval says how sure the count is, not how much trainings differ: for that see the seeds, which
+stand in the last column and as dots in the plots. CPU time is of one thread.
+"""
+
+
+def write_report(out: Path, to: Path, seeds: Sequence[int]) -> list[Path]:
+    """Write everything about the studies that have a finished cell; return the files.
+
+    Cells of `seeds` and of the core methods that are not finished are named as such.
+    """
+    to.mkdir(parents=True, exist_ok=True)
+    written, text = [], [HEAD]
+    for name in STUDIES:
+        if not any((out / 'cells' / name).glob('*/seed_*/result.json')):
+            continue
+        try:
+            study = load_study(name)
+        except LearningError as error:
+            text.append(f'## {name}\n\nNot reported here: {error}\n')
+            continue
+        cells = _cells(out, study, seeds)
+        table = to / f'{name}.csv'
+        write_csv(table, study, [cell for cell in cells if cell.done])
+        rows = read_csv(table)
+        written.append(table)
+        text.append(_section(study, rows, [cell for cell in cells if not cell.done]))
+        if 'successes' in study.columns:
+            plot = to / f'{name}.png'
+            plot_success(plot, study, rows)
+            written.append(plot)
+            text.append(f'![{study.title}]({plot.name})\n')
+        text.append(study.notes)
+    readme = to / 'README.md'
+    readme.write_text('\n'.join(part for part in text if part), encoding='utf-8')
+    return [*written, readme]
+
+
+def _cells(out: Path, study: Study, seeds: Sequence[int]) -> list[Cell]:
+    """Return the cells that were asked for or that exist, in the study's order."""
+    found = []
+    for method in study.methods:
+        folder = out / 'cells' / study.name / method.name
+        there = {int(path.name[5:]) for path in folder.glob('seed_*') if path.name[5:].isdigit()}
+        wanted = set() if method.extra else set(seeds)
+        cells = [Cell(out, study.name, method.name, seed) for seed in sorted(wanted | there)]
+        found += [cell for cell in cells if cell.done or cell.seed in wanted]
+    return found
+
+
+def _section(study: Study, rows: Sequence[dict[str, str]], missing: Sequence[Cell]) -> str:
+    """Return a study's heading, how it was run, its table and what is missing."""
+    lines = [f'## {study.title}', '', _how(study, rows), '']
+    lines += _success_table(study, rows) if 'successes' in study.columns else _plain(study, rows)
+    if missing:
+        cells = ', '.join(f'{cell.method} (seed {cell.seed})' for cell in missing)
+        lines += ['', f'**Not finished yet**, and so not in the table: {cells}.']
+    notes = list(dict.fromkeys((row['method'], row['seed'], row['note']) for row in rows))
+    lines += [f'\n{method}, seed {seed}: {note}' for method, seed, note in notes if note]
+    return '\n'.join(lines) + '\n'
+
+
+def _how(study: Study, rows: Sequence[dict[str, str]]) -> str:
+    def all_of(name: str) -> str:
+        return ', '.join(sorted({row[name] for row in rows}))
+
+    seeds = sorted({int(row['seed']) for row in rows})
+    methods = {(row['method'], row['seed']): row for row in rows}
+    spent = sum(float(r['cpu_training_s']) + float(r['cpu_judging_s']) for r in methods.values())
+    return (
+        f'`python -m bench.learning run --study {study.name} --seeds'
+        f' {" ".join(map(str, seeds))}`; {all_of("date")}; {all_of("hardware")}; torch'
+        f' {all_of("torch")}; commit {all_of("commit")}. {len(methods)} cells,'
+        f' {spent / 3600:.1f} CPU-hours of training and judging. Rows: [{study.name}.csv]'
+        f"({study.name}.csv). The finished rows' settings: `{study.preset.name}` with"
+        f' `{" ".join(study.overrides)}`.'
+    )
+
+
+def _success_table(study: Study, rows: Sequence[dict[str, str]]) -> list[str]:
+    tasks = tasks_of(rows)
+    base = score(rows, IMITATION)
+    lines = [
+        f'| method | all tasks | {" | ".join(tasks)} | times BC (all) | CPU-min a cell | seeds |',
+        f'|---|---|{"---|" * len(tasks)}---|---|---|',
+    ]
+    for method in study.methods:
+        total = score(rows, method.name)
+        if total is None:
+            continue
+        each = [_share(score(rows, method.name, task)) for task in tasks]
+        seconds = [float(r['cpu_training_s']) for r in rows if r['method'] == method.name]
+        minutes = sum(seconds) / len(seconds) / 60
+        seeds = ' '.join(f'{100 * share:.0f}' for share in total.by_seed)
+        lines.append(
+            f'| {method.label} | {_share(total)} | {" | ".join(each)} | {_ratio(total, base)} |'
+            f' {minutes:.1f} | {seeds} |'
+        )
+    return lines
+
+
+def _share(found: Score | None) -> str:
+    """Return `62% (55 to 69) of 150`."""
+    if found is None:
+        return ''
+    low, high = found.interval
+    return f'{100 * found.share:.0f}% ({100 * low:.0f} to {100 * high:.0f}) of {found.episodes}'
+
+
+def _ratio(found: Score, base: Score | None) -> str:
+    if base is None:
+        return ''
+    if not base.successes:
+        return 'BC has none'
+    return f'{found.share / base.share:.1f}'
+
+
+def _plain(study: Study, rows: Sequence[dict[str, str]]) -> list[str]:
+    """Return all rows as they are."""
+    names = ['method', 'seed', *study.columns]
+    lines = [f'| {" | ".join(names)} |', f'|{"---|" * len(names)}']
+    return lines + [f'| {" | ".join(row[name] for name in names)} |' for row in rows]
