@@ -30,6 +30,8 @@ class ModelConfig:
     window: int = 6  # frames of history, the current one included
     encoder: str = 'small'  # small | efficientnet_b0 .. efficientnet_b3
     weights: str = ''  # file with ImageNet's weights for an EfficientNet; '': from nothing
+    shared_encoder: bool = False  # one encoder looks through all cameras, which have one size
+    freeze_encoder: bool = False  # keep those weights as they are; only what follows learns
     channels: tuple[int, ...] = (32, 64, 64)  # of each convolution of the small encoder
     kernels: tuple[int, ...] = (5, 3, 3)
     strides: tuple[int, ...] = (2, 2, 1)
@@ -75,6 +77,8 @@ class DataConfig:
     batch: int = 64  # transitions per step, a multiple of segment
     segment: int = 8  # consecutive steps that share their encoded frames
     shift_px: int = 4  # random image shift, the same for a whole segment; 0: off
+    color_jitter: float = 0.0  # random brightness, contrast, saturation, a tenth of it hue; 0: off
+    cache_features: bool = False  # keep a frozen encoder's features of each frame beside the cache
     relabel_fraction: float = 0.0  # segments shown as failures at another task's instruction
     success_fraction: float | None = None  # share of segments from successes; null: as is
     outcomes: tuple[str, ...] = ('success', 'failure', 'timeout')  # episodes that take part
@@ -95,8 +99,11 @@ class OptimConfig:
     ema: float = 0.99  # of the target network, which is also what the policy runs
     seed: int = 0
     threads: int = 0  # of the CPU; 0: as many as torch chooses
+    ahead: int | None = None  # batches gathered in advance; 0: none; null: 2 where a core is free
+    compile: bool = False  # torch.compile the loss: a minute at first, then faster steps
     device: str = 'auto'  # auto | cpu | cuda | cuda:N
     log_every: int = 50
+    histogram_every: int = 500  # steps between TensorBoard's histograms; 0: none
     save_every: int = 1000
     keep: int = 3  # newest checkpoints kept; 0: all
 
@@ -297,7 +304,21 @@ def _impossible(config: TrainConfig) -> list[str]:
             data.segment >= 1 and data.batch >= 1 and data.batch % data.segment == 0,
             f'data.batch={data.batch}; a multiple of segment={data.segment}, at least 1',
         ),
+        (
+            not model.freeze_encoder or bool(model.weights),
+            'model.freeze_encoder=true; needs model.weights: noise is not worth keeping',
+        ),
         (data.shift_px >= 0, f'data.shift_px={data.shift_px}; 0 or more'),
+        (
+            0 <= data.color_jitter < 1,
+            f'data.color_jitter={data.color_jitter}; at least 0, below 1',
+        ),
+        (
+            not data.cache_features
+            or (model.freeze_encoder and data.shift_px == 0 and data.color_jitter == 0),
+            'data.cache_features=true; needs model.freeze_encoder=true, data.shift_px=0 and'
+            ' data.color_jitter=0: stored features are those of the frames as they are',
+        ),
         (
             data.success_fraction is None or 0 <= data.success_fraction <= 1,
             f'data.success_fraction={data.success_fraction}; null or between 0 and 1',
@@ -318,6 +339,13 @@ def _impossible(config: TrainConfig) -> list[str]:
             min(optim.log_every, optim.save_every) >= 1,
             f'optim.log_every={optim.log_every}, save_every={optim.save_every}; at least 1 each',
         ),
-        (min(optim.keep, optim.threads) >= 0, 'optim.keep and optim.threads; 0 or more'),
+        (
+            min(optim.keep, optim.threads, optim.histogram_every) >= 0,
+            'optim.keep, threads and histogram_every; 0 or more',
+        ),
+        (
+            optim.ahead is None or optim.ahead >= 0,
+            f'optim.ahead={optim.ahead}; null, or 0 or more',
+        ),
     ]
     return [text for good, text in checks if not good]

@@ -21,10 +21,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from training.config import ModelConfig
+from training.errors import TrainingError
 from training.q_math import bin_mask, q_values
 from training.signature import Signature
 from training.vision import CameraEncoder
 
+Past = list[list[Tensor]]  # by layer: [keys, values] (N, heads, P, size), [] for none
 MASKED_LOGIT = -1e4  # a bin that does not exist: finite, yet sigmoid gives exactly 0
 _STATE_CLIP = 8.0  # standard deviations; further out the network knows nothing
 
@@ -50,20 +52,23 @@ class Block(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(
-        self, x: Tensor, hidden: Tensor | None, past: list[Tensor], queries: int
+        self, x: Tensor, hidden: Tensor, past: list[Tensor], queries: int
     ) -> tuple[Tensor, list[Tensor]]:
         """Return the last `queries` positions (N, queries, width) and [keys, values] so far.
 
         x: (N, L, width) new positions; hidden: (N or 1, 1, queries, past + L) 0 or -inf, added to
-        the attention logits, None to see everything; past: [keys, values] (N, heads, P, size) of
-        earlier positions, [] for none.
+        the attention logits; past: [keys, values] (N, heads, P, size) of earlier positions, [] for
+        none. With no queries only keys and values are computed.
         """
         normed = self.norm_attention(x)
         keys, values = (self._split(y) for y in self.key_value(normed).chunk(2, dim=-1))
         if past:
             keys = torch.cat([past[0], keys], dim=2)
             values = torch.cat([past[1], values], dim=2)
-        x, normed = x[:, -queries:], normed[:, -queries:]
+        first = x.shape[1] - queries
+        x, normed = x[:, first:], normed[:, first:]
+        if not queries:
+            return x, [keys, values]
         seen = functional.scaled_dot_product_attention(
             self._split(self.query(normed)), keys, values, attn_mask=hidden, scale=self.scale
         )
@@ -89,14 +94,21 @@ class QTransformer(nn.Module):
         self.counts = signature.bins
         width, size = config.width, len(signature.state_names)
         self.camera_names = tuple(signature.cameras)
-        self.cameras = nn.ModuleList(
-            CameraEncoder(config, signature.cameras[name]) for name in self.camera_names
+        sizes = list(signature.cameras.values())
+        if config.shared_encoder:
+            sizes = _one_size(signature)
+        self.cameras = nn.ModuleList(CameraEncoder(config, size) for size in sizes)
+        # What tells cameras apart whose images go through the same weights.
+        self.camera = (
+            nn.Parameter(torch.randn(len(self.camera_names), width) * 0.02)
+            if config.shared_encoder
+            else None
         )
         self.register_buffer('state_mean', torch.zeros(size))
         self.register_buffer('state_std', torch.ones(size))
         self.state = nn.Sequential(nn.Linear(size, width), nn.ReLU(), nn.Linear(width, width))
         self.text = nn.Linear(config.text_size, width)
-        self.frame_length = len(self.cameras) * config.image_tokens + 1
+        self.frame_length = len(self.camera_names) * config.image_tokens + 1
         self.slot = nn.Parameter(torch.randn(config.window, self.frame_length, width) * 0.02)
         # Bins of all dimensions in one table, those of dimension i behind those before it.
         self.bin_table = nn.Embedding(max(1, sum(self.counts[:-1])), width)
@@ -117,6 +129,13 @@ class QTransformer(nn.Module):
         """Number of action dimensions A."""
         return len(self.counts)
 
+    @property
+    def encoders(self) -> tuple[nn.Module, ...]:
+        """The encoder of each camera, the same one again and again where it is shared."""
+        if self.camera is None:
+            return tuple(self.cameras)
+        return tuple(self.cameras) * len(self.camera_names)
+
     def _first_bias(self, config: ModelConfig) -> Tensor:
         """Return the bias (K * atoms,) with which Q starts near 0."""
         if config.atoms == 1:
@@ -131,10 +150,16 @@ class QTransformer(nn.Module):
         images: {camera: (N, H, W, 3) uint8}; state: (N, S); text: (N, text_size).
         """
         unit = ((state - self.state_mean) / self.state_std).clamp(-_STATE_CLIP, _STATE_CLIP)
-        tokens = [
-            encoder(images[name], text)
-            for name, encoder in zip(self.camera_names, self.cameras, strict=True)
-        ]
+        if self.camera is None or not self.camera_names:
+            tokens = [
+                encoder(images[name], text)
+                for name, encoder in zip(self.camera_names, self.encoders, strict=True)
+            ]
+        else:
+            number = len(self.camera_names)
+            together = torch.cat([images[name] for name in self.camera_names])
+            seen = self.cameras[0](together, text.repeat(number, 1))
+            tokens = list(seen.unflatten(0, (number, -1)) + self.camera[:, None, None])
         return torch.cat([*tokens, self.state(unit).unsqueeze(1)], dim=1)
 
     def logits(
@@ -155,13 +180,67 @@ class QTransformer(nn.Module):
         """
         tokens = self._action_tokens(bins[:, :-1], wanted)
         x = torch.cat([self._prefix(frames, text), tokens], dim=1)
-        hidden = self._hidden(present, self.dims)
-        last = len(self.blocks) - 1
-        for i, block in enumerate(self.blocks):
-            # Above the last layer only the action tokens are read.
-            queries = self.dims if i == last else x.shape[1]
-            x, _ = block(x, hidden[:, :, -queries:], [], queries)
+        x, _ = self._run(x, self._hidden(present, self.dims), self._nothing(), self.dims)
         return self._q_logits(x, slice(0, self.dims))
+
+    @torch.no_grad()
+    def look_back(self, frames: Tensor, present: Tensor, text: Tensor) -> Past:
+        """Return the keys and values of everything before the newest frame, by layer.
+
+        They do not depend on that frame, so they can be computed before it is there.
+        frames: (N, window - 1, frame_length, width); present: (N, window - 1); text as in
+        `logits`.
+        """
+        x = self._prefix(frames, text)
+        return self._run(x, self._hidden(present, 0), self._nothing(), 0)[1]
+
+    @torch.no_grad()
+    def decide(
+        self, past: Past, newest: Tensor, present: Tensor, guess: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the greedy bins (N, A) and Q of every bin on the way (N, A, K).
+
+        Equals the argmax chain over `logits`, but nothing is computed twice. past: from
+        `look_back`; newest: (N, frame_length, width), the newest frame; present: (N, window).
+
+        guess: (N, A) bins, None for none. All dimensions then look at once at the guess of those
+        before them. Where a guess was right, the next dimension's answer stands too; where it was
+        not, the answers make the next guess. The chain is the same, in A passes at worst and in
+        one at best, and a pass costs little more than reading the weights.
+        """
+        rows, before = len(newest), past[0][0].shape[2] + self.frame_length
+        bins = torch.zeros(rows, self.dims, dtype=torch.long, device=newest.device)
+        if guess is not None:
+            bins.copy_(guess)
+        values = newest.new_zeros(rows, self.dims, max(self.counts))
+        hidden = self._hidden(present, self.dims)
+        best = torch.ones(rows, device=newest.device, dtype=newest.dtype)  # return token: success
+        new = [newest + self.slot[-1]]
+        known = 0
+        while known < self.dims:
+            stop = known + 1 if guess is None else self.dims
+            new.append(self._action_tokens(bins[:, : stop - 1], best)[:, known:])
+            x, seen = torch.cat(new, dim=1), before + stop
+            mask = hidden[:, :, seen - x.shape[1] : seen, :seen]
+            x, past = self._run(x, mask, past, stop - known)
+            q = self.q(self._q_logits(x, slice(known, stop)), slice(known, stop))
+            answer = q.argmax(-1)
+            right = (answer == bins[:, known:stop]).all(0).cumprod(0)
+            sure = min(int(right.sum()) + 1, stop - known)
+            bins[:, known:stop] = answer
+            values[:, known:stop] = q
+            known += sure
+            past = [[each[:, :, : before + known] for each in layer] for layer in past]
+            new = []
+        return bins, values
+
+    @torch.no_grad()
+    def greedy(
+        self, frames: Tensor, present: Tensor, text: Tensor, guess: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return what `decide` does; arguments as in `logits`."""
+        past = self.look_back(frames[:, :-1], present[:, :-1], text)
+        return self.decide(past, frames[:, -1], present, guess)
 
     @torch.no_grad()
     def q_of_actions(self, frames: Tensor, present: Tensor, text: Tensor, bins: Tensor) -> Tensor:
@@ -170,51 +249,39 @@ class QTransformer(nn.Module):
         Equals `logits` for the window repeated N times, but what comes before the action is looked
         at once: frames (1, window, ...), present (1, window), text (1, text_size).
         """
-        number, dims = bins.shape
-        hidden = self._hidden(present, dims)
+        hidden = self._hidden(present, self.dims)
         x = self._prefix(frames, text)
         length = x.shape[1]
-        best = torch.ones(number, device=text.device)
-        actions = self._action_tokens(bins[:, :-1], best)
-        for block in self.blocks:
-            x, past = block(x, hidden[:, :, :length, :length], [], length)
-            past = [each.expand(number, -1, -1, -1) for each in past]
-            actions, _ = block(actions, hidden[:, :, length:], past, dims)
-        return self.q(self._q_logits(actions, slice(0, dims)))
-
-    @torch.no_grad()
-    def greedy(self, frames: Tensor, present: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the greedy bins (N, A) and Q of every bin on the way (N, A, K).
-
-        Equals the argmax chain over `logits`, but keys and values of everything before a dimension
-        are kept instead of computed again. Arguments as in `logits`.
-        """
-        bins = torch.zeros(len(text), 0, dtype=torch.long, device=text.device)
-        best = torch.ones(len(text), device=text.device)  # of a return token: success
-        x = torch.cat([self._prefix(frames, text), self._action_tokens(bins, best)], dim=1)
-        hidden: Tensor | None = self._hidden(present, 1)
-        past: list[list[Tensor]] = [[] for _ in self.blocks]
-        q_values = []
-        for dim in range(self.dims):
-            for i, block in enumerate(self.blocks):
-                queries = 1 if i == len(self.blocks) - 1 else x.shape[1]
-                mask = None if hidden is None else hidden[:, :, -queries:]
-                x, past[i] = block(x, mask, past[i], queries)
-            q = self.q(self._q_logits(x, slice(dim, dim + 1)), slice(dim, dim + 1))[:, 0]
-            q_values.append(q)
-            bins = torch.cat([bins, q.argmax(-1, keepdim=True)], dim=1)
-            if dim + 1 < self.dims:
-                x = self._action_tokens(bins)[:, -1:]
-                hidden = self._hidden_from_newest(present, dim + 2)
-        return bins, torch.stack(q_values, dim=1)
+        _, past = self._run(x, hidden[:, :, :length, :length], self._nothing(), 0)
+        past = [[each.expand(len(bins), -1, -1, -1) for each in layer] for layer in past]
+        best = torch.ones(len(bins), device=text.device, dtype=text.dtype)
+        x = self._action_tokens(bins[:, :-1], best)
+        x, _ = self._run(x, hidden[:, :, length:], past, self.dims)
+        return self.q(self._q_logits(x, slice(0, self.dims)))
 
     def q(self, logits: Tensor, dims: slice = slice(None)) -> Tensor:
         """Return Q (N, dims, K) in [0, 1] of what `logits` gave for these dimensions."""
         return q_values(logits, self.has_bin[dims], self.config.atoms)
 
+    def _run(self, x: Tensor, hidden: Tensor, past: Past, queries: int) -> tuple[Tensor, Past]:
+        """Return the last `queries` positions above all layers, and keys and values by layer.
+
+        x: (N, L, width); hidden: (N or 1, 1, L, past + L). Above the last layer nobody looks at
+        the other positions.
+        """
+        grown = []
+        for i, block in enumerate(self.blocks):
+            number = queries if i == len(self.blocks) - 1 else x.shape[1]
+            x, layer = block(x, hidden[:, :, x.shape[1] - number :], past[i], number)
+            grown.append(layer)
+        return x, grown
+
+    def _nothing(self) -> Past:
+        return [[] for _ in self.blocks]
+
     def _prefix(self, frames: Tensor, text: Tensor) -> Tensor:
-        """Return (N, 1 + window * frame_length, width)."""
-        placed = (frames + self.slot).flatten(1, 2)
+        """Return (N, 1 + F * frame_length, width): the instruction and the oldest F frames."""
+        placed = (frames + self.slot[: frames.shape[1]]).flatten(1, 2)
         return torch.cat([self.text(text).unsqueeze(1), placed], dim=1)
 
     def _action_tokens(self, bins: Tensor, wanted: Tensor | None = None) -> Tensor:
@@ -229,26 +296,23 @@ class QTransformer(nn.Module):
         taken = self.bin_table(bins + self.offsets[:given])
         return torch.cat([start, taken], dim=1) + self.dim[: given + 1]
 
-    def _visible(self, present: Tensor, actions: int) -> Tensor:
-        """Return (N, L) bool: which of prefix and `actions` action tokens may be looked at."""
-        rows = len(present)
-        frames = present.repeat_interleave(self.frame_length, dim=1)
-        text = torch.ones(rows, 1, dtype=torch.bool, device=present.device)
-        return torch.cat([text, frames, text.expand(rows, actions)], dim=1)
-
     def _hidden(self, present: Tensor, actions: int) -> Tensor:
-        """Return the additive causal and padding mask (N or 1, 1, L, L)."""
-        length = 1 + self.config.window * self.frame_length + actions
-        causal = torch.ones(length, length, dtype=torch.bool, device=present.device).tril()
-        if self.config.window == 1:  # the current frame is always there
-            return _additive(causal[None, None])
-        return _additive(causal & self._visible(present, actions)[:, None, None])
+        """Return the causal and padding mask, to be added: (N or 1, 1, L, L).
 
-    def _hidden_from_newest(self, present: Tensor, actions: int) -> Tensor | None:
-        """Return the mask (N, 1, 1, L) of the newest action token, None if it sees everything."""
-        if self.config.window == 1:
-            return None
-        return _additive(self._visible(present, actions)[:, None, None])
+        present: (N, F) for F frames between the instruction and `actions` action tokens.
+        """
+        rows, frames = present.shape
+        length = 1 + frames * self.frame_length + actions
+        visible = torch.ones(length, length, dtype=torch.bool, device=present.device).tril()
+        if frames > 1 or self.config.window > 1:  # else there is the current frame only
+            there = present.repeat_interleave(self.frame_length, dim=1)
+            ends = torch.ones(rows, 1 + actions, dtype=torch.bool, device=present.device)
+            columns = torch.cat([ends[:, :1], there, ends[:, 1:]], dim=1)
+            visible = visible & columns[:, None, None]
+        else:
+            visible = visible[None, None]
+        zero = torch.zeros((), device=present.device, dtype=self.slot.dtype)
+        return zero.masked_fill(~visible, float('-inf'))
 
     def _q_logits(self, x: Tensor, dims: slice) -> Tensor:
         """(N, dims, width) -> (N, dims, K), or (N, dims, K, atoms)."""
@@ -258,6 +322,13 @@ class QTransformer(nn.Module):
         return out.masked_fill(~self.has_bin[dims], MASKED_LOGIT)
 
 
-def _additive(visible: Tensor) -> Tensor:
-    """Turn a bool mask into one that is added to attention logits."""
-    return torch.zeros(visible.shape, device=visible.device).masked_fill(~visible, float('-inf'))
+def _one_size(signature: Signature) -> list[tuple[int, int]]:
+    """Return the image size of all cameras, [] without any; TrainingError where they differ."""
+    sizes = list(dict.fromkeys(signature.cameras.values()))
+    if len(sizes) > 1:
+        named = ', '.join(f'{name} {h} x {w}' for name, (h, w) in signature.cameras.items())
+        raise TrainingError(
+            f'model.shared_encoder=true; needs cameras of one size, and these differ: {named};'
+            ' give them one in the contract and convert again, or set model.shared_encoder=false'
+        )
+    return sizes

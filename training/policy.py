@@ -15,9 +15,13 @@ from torch import Tensor
 from training import checkpoint
 from training.config import TrainConfig
 from training.errors import TrainingError
-from training.model import QTransformer
+from training.model import Past, QTransformer
 from training.signature import Signature
 from training.text import encode_text, nearest
+
+# Episodes at once up to which dimensions are guessed ahead: with more of them a pass is bound by
+# its arithmetic, not by reading the weights, and one wrong guess holds up all.
+GUESSED = 4
 
 
 class ObservationLike(Protocol):
@@ -43,11 +47,30 @@ class Decision:
 
 
 class Session:
-    """One episode under way: its instruction and the tokens of its latest frames."""
+    """One episode under way: its instruction and what is kept of its latest frames."""
 
     def __init__(self, text: Tensor, window: int) -> None:
         self.text = text  # (1, text_size)
         self.frames: deque[Tensor] = deque(maxlen=window)  # (1, frame_length, width) each
+        self.bins: Tensor | None = None  # (1, A) of the last decision
+        self.past: Past = []  # keys and values of what comes before one of the frames
+        self._seen = 0  # frames so far
+        self._past_of = -1  # which one: the number of frames before it
+
+    def add(self, frame: Tensor) -> None:
+        """Take in the newest frame (1, frame_length, width)."""
+        self.frames.append(frame)
+        self._seen += 1
+
+    def has_past(self, upcoming: bool) -> bool:
+        """Whether `past` is that of the newest frame, or of the one that is still to come."""
+        # Without history only the instruction comes before a frame, always the same.
+        at_hand = self.frames.maxlen == 1 or self._past_of == self._seen - (not upcoming)
+        return bool(self.past) and at_hand
+
+    def keep_past(self, past: Past, upcoming: bool) -> None:
+        """Store the past of the newest frame, or of the one that is still to come."""
+        self.past, self._past_of = past, self._seen - (not upcoming)
 
     def window(self, newest: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return frames (1, window, frame_length, width) and which are there (1, window) bool.
@@ -173,13 +196,39 @@ class Policy:
             ) from error
 
     def act(self, observation: ObservationLike) -> Decision:
-        """Return the greedy action for the newest observation.
+        """Return the greedy action for the newest observation: `observe`, then `decide`.
 
         Raises TrainingError before the first `reset`, or if the observation does not fit.
         """
         return self.act_all([self._running()], [observation])[0]
 
+    def observe(self, observation: ObservationLike) -> None:
+        """Take in the newest observation; raises as `act` does."""
+        self._observe([self._running()], [observation])
+
+    def decide(self) -> Decision:
+        """Return the greedy action after what was last observed.
+
+        Raises TrainingError before the first observation of an episode.
+        """
+        return self._decide([self._running()])[0]
+
     @torch.inference_mode()
+    def look_ahead(self) -> None:
+        """Do what of the next decision does not depend on the next observation.
+
+        For the idle time after a decision. The next one is the same with and without, but sooner.
+        """
+        if self._session is not None and self._session.frames:
+            self._look_back([self._session], upcoming=True)
+
+    def _guess(self, sessions: Sequence[Session]) -> Tensor | None:
+        """Return the bins (N, A) that `decide` checks first: those of the decisions before."""
+        if len(sessions) > GUESSED:
+            return None
+        centre = torch.tensor([self.signature.bins], device=self.device) // 2
+        return torch.cat([centre if each.bins is None else each.bins for each in sessions])
+
     def act_all(
         self, sessions: Sequence[Session], observations: Sequence[ObservationLike]
     ) -> list[Decision]:
@@ -187,17 +236,47 @@ class Policy:
 
         Raises TrainingError if an observation does not fit; then no session has moved on.
         """
-        text = torch.cat([session.text for session in sessions])
-        tokens = self._encode(observations, text)
+        self._observe(sessions, observations)
+        return self._decide(sessions)
+
+    @torch.inference_mode()
+    def _observe(
+        self, sessions: Sequence[Session], observations: Sequence[ObservationLike]
+    ) -> None:
+        """Encode the newest frame of each episode."""
+        tokens = self._encode(observations, torch.cat([session.text for session in sessions]))
         for session, frame in zip(sessions, tokens.split(1), strict=True):
-            session.frames.append(frame)
+            session.add(frame)
+
+    def _look_back(self, sessions: Sequence[Session], upcoming: bool) -> None:
+        """See that each episode has the past of its newest frame, or of the one to come."""
+        stale = [session for session in sessions if not session.has_past(upcoming)]
+        if not stale:
+            return
+        windows = [each.window(each.frames[-1] if upcoming else None) for each in stale]
+        past = self.model.look_back(
+            torch.cat([frames[:, :-1] for frames, _ in windows]),
+            torch.cat([present[:, :-1] for _, present in windows]),
+            torch.cat([session.text for session in stale]),
+        )
+        for i, session in enumerate(stale):
+            mine = [[each[i : i + 1] for each in layer] for layer in past]
+            session.keep_past(mine, upcoming)
+
+    @torch.inference_mode()
+    def _decide(self, sessions: Sequence[Session]) -> list[Decision]:
         windows = [session.window() for session in sessions]
-        frames = torch.cat([frames for frames, _ in windows])
+        newest = torch.cat([frames[:, -1] for frames, _ in windows])
         present = torch.cat([present for _, present in windows])
-        bins, q_values = self.model.greedy(frames, present, text)
+        self._look_back(sessions, upcoming=False)
+        pasts = zip(*(session.past for session in sessions), strict=True)
+        past = [[torch.cat(each) for each in zip(*layer, strict=True)] for layer in pasts]
+        bins, q_values = self.model.decide(past, newest, present, self._guess(sessions))
+        for session, chosen in zip(sessions, bins.split(1), strict=True):
+            session.bins = chosen
         return [
             self._decision(chosen, q)
-            for chosen, q in zip(bins.cpu().numpy(), q_values.cpu().numpy(), strict=True)
+            for chosen, q in zip(bins.cpu().numpy(), q_values.float().cpu().numpy(), strict=True)
         ]
 
     @torch.inference_mode()

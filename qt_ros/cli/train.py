@@ -25,7 +25,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument('--out', type=Path, required=True, metavar='RUN', help='run folder')
     parser.add_argument(
-        '--preset', default='small', metavar='P', help='tiny, small, paper or a YAML file (small)'
+        '--preset',
+        default='small',
+        metavar='P',
+        help='tiny, small, base, large or a YAML file (small)',
     )
     parser.add_argument('--steps', type=positive, metavar='N', help='training steps')
     parser.add_argument('--resume', action='store_true', help='go on with the run in RUN')

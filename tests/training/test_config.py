@@ -69,7 +69,7 @@ def test_missing_preset_is_refused(tmp_path):
         load_config(tmp_path / 'none.yaml')
 
 
-@pytest.mark.parametrize('name', ['tiny', 'small', 'paper'])
+@pytest.mark.parametrize('name', ['tiny', 'small', 'base', 'large'])
 def test_every_preset_loads_and_survives_yaml(name, pytestconfig):
     preset = pytestconfig.rootpath / 'config' / 'training' / f'{name}.yaml'
     config = load_config(preset)
