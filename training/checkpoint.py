@@ -55,7 +55,8 @@ def save(
 ) -> str:
     """Write the checkpoint of `step`, make it the latest, and return its policy_id.
 
-    Only the newest `keep` checkpoints stay; 0 keeps all.
+    Of it and those before it only the newest `keep` stay; 0 keeps all. Whatever kills the process,
+    and whenever: `find` gives the checkpoint before or this one, whole.
     """
     folder = run / _FOLDER
     name = f'step_{step:07d}'
@@ -73,13 +74,14 @@ def save(
         _sync(file)
     final = folder / name
     if final.exists():  # left by a run that was resumed from an older checkpoint
-        shutil.rmtree(final)
+        _discard(final)
     os.replace(temporary, final)
     _sync(folder)
     write_json(run / 'latest.json', {'checkpoint': name})
     if keep:
-        for old in sorted(folder.glob('step_*'))[:-keep]:
-            shutil.rmtree(old)
+        # One that is further on was left likewise: it must not push out those that count.
+        for old in sorted(p for p in folder.glob('step_*') if p.name <= name)[:-keep]:
+            _discard(old)
     return policy_id
 
 
@@ -135,10 +137,11 @@ def load_weights(checkpoint: Path, name: str, network: nn.Module) -> None:
 
 
 def load_optimizer(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Load the moments of every parameter, by name."""
+    """Load the moments of every parameter that learns, by name."""
     tensors = _read(checkpoint / 'optimizer.safetensors')
     state = {}
-    for number, (name, parameter) in enumerate(model.named_parameters()):
+    learning = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+    for number, (name, parameter) in enumerate(learning):
         if f'step/{name}' in tensors:
             moments = {moment: tensors[f'{moment}/{name}'] for moment in _MOMENTS}
             for moment in _MOMENTS[:2]:
@@ -153,6 +156,15 @@ def remove_leftovers(run: Path) -> None:
     """Remove what an interrupted writer left behind."""
     for stale in (run / _FOLDER).glob('.step_*.tmp'):
         shutil.rmtree(stale, ignore_errors=True)
+    for stale in (*run.glob('*.json.*.tmp'), *run.glob('metrics.csv.*.tmp')):
+        stale.unlink(missing_ok=True)
+
+
+def _discard(folder: Path) -> None:
+    """Remove a checkpoint; half a one never bears its name."""
+    doomed = folder.with_name(f'.{folder.name}.old.{os.getpid()}.tmp')
+    os.replace(folder, doomed)
+    shutil.rmtree(doomed)
 
 
 def _read(file: Path) -> dict[str, Tensor]:

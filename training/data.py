@@ -17,17 +17,20 @@ without replacement.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from training.augment import random_colors
 from training.cache import Cache
 from training.config import DataConfig
 from training.errors import TrainingError
+from training.finite import must_be_finite
 from training.q_math import monte_carlo_returns
 from training.signature import Signature, common_signature
 from training.text import encode_text
@@ -37,7 +40,7 @@ from training.text import encode_text
 class Batch:
     """B segments of T transitions; L = window + T frames."""
 
-    images: Mapping[str, Tensor]  # camera -> (B, L, H, W, 3) uint8
+    images: Mapping[str, Tensor]  # camera -> (B, L, H, W, 3) uint8, or features instead
     state: Tensor  # (B, L, S) float32
     present: Tensor  # (B, L) bool, the frame lies inside the episode
     text: Tensor  # (B, text_size) float32
@@ -48,18 +51,29 @@ class Batch:
     has_next: Tensor  # (B, T) bool, the episode goes on after this row
     valid: Tensor  # (B, T) bool, the transition lies inside the episode
     success: Tensor  # (B,) bool, the episode succeeded at its instruction
+    colors: Tensor  # (B, cameras, 3, 4) float32, what is still to be done to the images' colours
 
     def to(self, device: torch.device) -> Batch:
-        """Return the batch on `device`."""
-        moved = {name: value.to(device) for name, value in vars(self).items() if name != 'images'}
-        return Batch(images={k: v.to(device) for k, v in self.images.items()}, **moved)
+        """Return the batch on `device`; from pinned memory the copy goes on in the background."""
+        return self._each(lambda value: value.to(device, non_blocking=device.type == 'cuda'))
+
+    def pin(self) -> Batch:
+        """Return the batch in memory that a GPU reads by itself."""
+        return self._each(Tensor.pin_memory)
 
     def parts(self, number: int) -> Iterator[Batch]:
         """Yield the batch in `number` parts of whole segments, fewer if it has fewer segments."""
         for at in torch.arange(len(self.success)).chunk(number):
             cut = slice(int(at[0]), int(at[-1]) + 1)
-            rest = {name: value[cut] for name, value in vars(self).items() if name != 'images'}
-            yield Batch(images={k: v[cut] for k, v in self.images.items()}, **rest)
+            yield self._each(partial(_rows, rows=cut))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        rest = {name: change(value) for name, value in vars(self).items() if name != 'images'}
+        return Batch(images={k: change(v) for k, v in self.images.items()}, **rest)
+
+
+def _rows(value: Tensor, rows: slice) -> Tensor:
+    return value[rows]
 
 
 class Replay:
@@ -84,11 +98,8 @@ class Replay:
             raise TrainingError('no training data was given; name at least one dataset')
         self.caches = [Cache.open(path) for path in paths]
         self.signature: Signature = common_signature([cache.meta for cache in self.caches])
-        # As plain arrays: slicing a np.memmap costs microseconds each time.
-        self._frames = [
-            {name: np.asarray(images) for name, images in cache.images.items()}
-            for cache in self.caches
-        ]
+        self._frames: list[dict[str, np.ndarray]] = []
+        self.show([cache.images for cache in self.caches])
         self._buffers = _Buffers()
         self.config, self.window, self.seed = config, window, seed
         self.instructions = tuple(
@@ -100,6 +111,16 @@ class Replay:
         self._index_episodes()
         self._load_columns(gamma)
         self._pools = self._make_pools()
+
+    def show(self, frames: Sequence[Mapping[str, np.ndarray]]) -> None:
+        """Let batches hold these rows of each cache and camera, such as `frame_features`.
+
+        Only pictures (rows, H, W, 3) uint8 can be shifted.
+        """
+        # As plain arrays: slicing a np.memmap costs microseconds each time.
+        self._frames = [
+            {name: np.asarray(rows) for name, rows in cameras.items()} for cameras in frames
+        ]
 
     def __len__(self) -> int:
         """Number of transitions that can be drawn."""
@@ -147,9 +168,18 @@ class Replay:
         )
         episodes = np.concatenate(episode)
         instructions = self._other_instructions(episodes, step)
+        colors = random_colors(
+            np.random.default_rng([self.seed, 3, step]),
+            (number, len(self.signature.cameras)),
+            self.config.color_jitter,
+        )
         mine = slice(rank, None, world)
         return self.gather(
-            episodes[mine], np.concatenate(first)[mine], offsets[:, mine], instructions[mine]
+            episodes[mine],
+            np.concatenate(first)[mine],
+            offsets[:, mine],
+            instructions[mine],
+            colors[mine],
         )
 
     def _other_instructions(self, episode: np.ndarray, step: int) -> np.ndarray:
@@ -169,18 +199,23 @@ class Replay:
         first: np.ndarray,
         offsets: np.ndarray,
         instruction: np.ndarray | None = None,
+        colors: np.ndarray | None = None,
     ) -> Batch:
         """Build a batch of chosen segments.
 
         episode: (B,) number of the episode; first: (B,) row within it where the segment starts,
         may be negative; offsets: (cameras, B, 2) crop corner in [0, 2 * shift_px]; instruction:
         (B,) number of the instruction, None for the episode's own. What was done for another
-        instruction earns nothing under this one.
+        instruction earns nothing under this one. colors: (B, cameras, 3, 4), passed on; None
+        for colours as they are.
         """
         own = self._instruction[episode]
         instruction = own if instruction is None else instruction
         meant = (instruction == own).astype(np.float32)[:, None]
         span, window = self.config.segment, self.window
+        if colors is None:
+            as_is = np.eye(3, 4, dtype=np.float32)
+            colors = np.tile(as_is, (len(episode), len(self.signature.cameras), 1, 1))
         start, length = self._start[episode][:, None], self._length[episode][:, None]
         frame = first[:, None] + np.arange(-(window - 1), span + 1)  # (B, L) within the episode
         present = (frame >= 0) & (frame < length)
@@ -205,15 +240,18 @@ class Replay:
             has_next=torch.from_numpy(valid & (here < length - 1)),
             valid=torch.from_numpy(valid),
             success=torch.from_numpy(self._success[episode] & (instruction == own)),
+            colors=torch.from_numpy(colors),
         )
 
     def _index_episodes(self) -> None:
         """Collect the episodes that take part; rows are counted over all caches together."""
+        self._ids: list[str] = []
         start, length, success, instruction = [], [], [], []
         offset = 0
         for cache in self.caches:
             for episode in cache.meta.episodes:
                 if episode.outcome in self.config.outcomes:
+                    self._ids.append(episode.id)
                     start.append(offset + episode.start)
                     length.append(episode.length)
                     success.append(episode.outcome == 'success')
@@ -242,12 +280,15 @@ class Replay:
         self._bins = np.zeros(column('action').shape, dtype=np.int64)
         self._returns = np.zeros(len(self._reward), dtype=np.float32)
         action = column('action')
+        must_be_finite(
+            np.column_stack([self._state, self._reward]),
+            [*self.signature.state_names, 'reward'],
+            zip(self._ids, self._start, self._length, strict=True),
+        )
         for a, n in zip(self._start, self._length, strict=True):
             rows = slice(a, a + n)
             self._bins[rows] = self.signature.action.to_bins(action[rows])
             self._returns[rows] = monte_carlo_returns(self._reward[rows], np.array([0]), gamma)
-            if not np.isfinite(self._state[rows]).all():
-                raise TrainingError('the state holds values that are not finite; convert again')
         if self._reward.min() < 0 or self._returns.max() > 1 + 1e-6:
             raise TrainingError('rewards must be >= 0 and returns at most 1: Q is a sigmoid')
         self._offsets = np.cumsum([0, *(len(cache) for cache in self.caches)])
@@ -273,12 +314,13 @@ class Replay:
     def _images(
         self, camera: str, episode: np.ndarray, begin: np.ndarray, size: int, offsets: np.ndarray
     ) -> np.ndarray:
-        """Gather and shift frames (B, L, H, W, 3) of one camera.
+        """Gather and shift frames (B, L, H, W, 3), or features, of one camera.
 
         begin: (B,) row of frame 0 within its episode, may lie outside; size: L; offsets: (B, 2).
         """
         shift = self.config.shift_px
-        out = self._buffers.array((len(episode), size, *self.signature.cameras[camera], 3))
+        like = self._frames[0][camera]
+        out = self._buffers.array((len(episode), size, *like.shape[1:]), like.dtype)
         length, start = self._length[episode], self._start[episode]
         low = np.clip(begin, 0, length - 1)
         count = np.clip(begin + size, low + 1, length) - low
@@ -291,7 +333,11 @@ class Replay:
             out, segments, moves, strict=True
         ):
             stop = skip + number
-            copy_shifted(self._frames[at][camera], row, down, right, frames[skip:stop])
+            source = self._frames[at][camera]
+            if down or right:
+                copy_shifted(source, row, down, right, frames[skip:stop])
+            else:
+                frames[skip:stop] = source[row : row + number]
             frames[:skip] = frames[skip]
             frames[stop:] = frames[stop - 1]
         return out
@@ -333,12 +379,12 @@ class _Buffers:
     def __init__(self) -> None:
         self._free: dict[int, list[np.ndarray]] = {}
 
-    def array(self, shape: tuple[int, ...]) -> np.ndarray:
-        """Return a uint8 array of that shape, any content; no slice of it may outlive it."""
-        size = int(np.prod(shape))
+    def array(self, shape: tuple[int, ...], kind: np.dtype) -> np.ndarray:
+        """Return an array of that shape, any content; no slice of it may outlive it."""
+        size = int(np.prod(shape)) * kind.itemsize
         free = self._free.setdefault(size, [])
         memory = free.pop() if free else np.empty(size, np.uint8)
-        array = memory.reshape(shape)
+        array = memory.view(kind).reshape(shape)
         weakref.finalize(array, free.append, memory).atexit = False
         return array
 

@@ -78,7 +78,7 @@ class ConvNorm(nn.Module):
 
 
 class Block(nn.Module):
-    """Inverted residual with squeeze-and-excitation, then FiLM."""
+    """Inverted residual with squeeze-and-excitation."""
 
     def __init__(
         self, expansion: int, kernel: int, stride: int, fan_in: int, out: int, frozen: bool
@@ -93,21 +93,20 @@ class Block(nn.Module):
         self.residual = stride == 1 and fan_in == out
         self.out = out
 
-    def forward(self, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-        """(N, C, H, W) to (N, out, H / stride, W / stride); scale, shift: (N, out, 1, 1)."""
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to (N, out, H / stride, W / stride)."""
         y = x if self.expand is None else functional.silu(self.expand(x))
         y = functional.silu(self.depthwise(y))
         gate = self.excite(functional.silu(self.reduce(y.mean((2, 3), keepdim=True))))
         y = self.project(y * torch.sigmoid(gate))
-        y = x + y if self.residual else y
-        return torch.addcmul(shift, y, 1 + scale)
+        return x + y if self.residual else y
 
 
 class EfficientNet(nn.Module):
     """Images to a grid of features a 32nd of their size.
 
-    name: a key of `SIZES`; text_size: of the instruction's embedding; frozen: normalise by the
-    statistics of loaded weights.
+    name: a key of `SIZES`; text_size: of the instruction's embedding, 0 for a network that does
+    not hear it; frozen: normalise by the statistics of loaded weights.
     """
 
     mean: Tensor
@@ -136,9 +135,11 @@ class EfficientNet(nn.Module):
                 self.places.append((stage, number))
         self.blocks = nn.ModuleList(blocks)
         self.sizes = [block.out for block in blocks for _ in ('scale', 'shift')]
-        self.film = nn.Linear(text_size, sum(self.sizes))
-        nn.init.zeros_(self.film.weight)
-        nn.init.zeros_(self.film.bias)
+        self.film: nn.Linear | None = None
+        if text_size:
+            self.film = nn.Linear(text_size, sum(self.sizes))
+            nn.init.zeros_(self.film.weight)
+            nn.init.zeros_(self.film.bias)
         self.channels = blocks[-1].out
         self.register_buffer('mean', torch.tensor(_MEAN).view(3, 1, 1) * 255, persistent=False)
         self.register_buffer('std', torch.tensor(_STD).view(3, 1, 1) * 255, persistent=False)
@@ -151,9 +152,13 @@ class EfficientNet(nn.Module):
         """
         x = (images.permute(0, 3, 1, 2).to(text.dtype) - self.mean) / self.std
         x = functional.silu(self.stem(x))
+        if self.film is None:
+            for block in self.blocks:
+                x = block(x)
+            return x
         films = self.film(text)[:, :, None, None].split(self.sizes, dim=1)
         for block, scale, shift in zip(self.blocks, films[::2], films[1::2], strict=True):
-            x = block(x, scale, shift)
+            x = torch.addcmul(shift, block(x), 1 + scale)
         return x
 
     @staticmethod

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 
 import torch
 from torch import Tensor
 
+from training.augment import recolor
 from training.config import LossConfig, OptimConfig, TrainConfig
 from training.data import Batch
 from training.model import QTransformer
@@ -19,6 +21,7 @@ from training.q_math import (
     per_dim_targets,
     q_losses,
 )
+from training.vision import CameraEncoder
 from training.workers import Workers
 
 LOSSES = ('loss', 'td', 'conservative')
@@ -41,9 +44,14 @@ class Learner:
         self.workers = workers or Workers()
         self.model = model.to(device)
         self.target = copy.deepcopy(self.model).requires_grad_(False)
+        # What is frozen is the same in both networks and stays so.
+        pairs = zip(self.model.parameters(), self.target.parameters(), strict=True)
+        learning = [(own, slow) for own, slow in pairs if own.requires_grad]
+        self.weights: list[Tensor] = [own for own, _ in learning]
+        self._slow_weights: list[Tensor] = [slow for _, slow in learning]
         optim = config.optim
         self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=optim.lr, weight_decay=optim.weight_decay, fused=True
+            self.weights, lr=optim.lr, weight_decay=optim.weight_decay, fused=True
         )
         self.device = device
 
@@ -57,16 +65,12 @@ class Learner:
         for group in self.optimizer.param_groups:
             group['lr'] = learning_rate(optim, step)
         figures = self._gradient(batch.to(self.device))
-        norm = torch.nn.utils.clip_grad_norm_(
-            self.model.parameters(), optim.clip_norm, foreach=True
-        )
+        norm = torch.nn.utils.clip_grad_norm_(self.weights, optim.clip_norm, foreach=True)
         figures = {**figures, 'grad_norm': norm.detach()}
         if bool(torch.isfinite(norm)):
             self.optimizer.step()
             with torch.no_grad():
-                torch._foreach_lerp_(
-                    list(self.target.parameters()), list(self.model.parameters()), 1 - optim.ema
-                )
+                torch._foreach_lerp_(self._slow_weights, self.weights, 1 - optim.ema)
         return figures
 
     def _gradient(self, batch: Batch) -> dict[str, Tensor]:
@@ -75,18 +79,66 @@ class Learner:
         `accumulate` parts follow one after the other in this process, and every process has its
         share: all divide by the counts of the whole, so that the parts add up to it.
         """
-        self.optimizer.zero_grad(set_to_none=True)
         counts = self.workers.add_up(target_counts(batch, self.config.loss, self.model.dims))
+        figures = self.backward(batch, counts)
+        self.workers.add_up_gradients(self.model)
+        return figures
+
+    def backward(self, batch: Batch, counts: Tensor) -> dict[str, Tensor]:
+        """Leave the gradient of this process's share in the weights; counts: of the whole batch.
+
+        Returns the figures of `batch_loss`, over all parts.
+        """
+        self.optimizer.zero_grad(set_to_none=True)
         rows: list[dict[str, Tensor]] = []
         for part in batch.parts(self.config.optim.accumulate):
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.optim.bf16):
+            part = self._prepared(part)
+            with self._autocast():
                 loss, figures = batch_loss(
                     self.model, self.target, part, self.config.loss, (counts[0], counts[1])
                 )
             loss.backward()
             rows.append(figures)
-        self.workers.add_up_gradients(self.model)
         return {name: _total(name, [row[name] for row in rows]) for name in rows[0]}
+
+    @torch.no_grad()
+    def look(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return what the target network says about N rows of a batch, and would do there.
+
+        Q (N, A, K) teacher-forced, the greedy bins (N, A), the data's bins (N, A), and whether the
+        episode succeeded (N,). With `accumulate` of the first part only: memory for no more.
+        """
+        batch = next(batch.parts(self.config.optim.accumulate))
+        batch = self._prepared(batch.to(self.device))
+        steps = batch.valid.shape[1]
+        rows = batch.valid.flatten()
+        bins = batch.bins[:, :-1].flatten(0, 1)[rows]
+        text = batch.text.repeat_interleave(steps, dim=0)[rows]
+        with self._autocast():
+            windows, present = _windows(self.target, batch, 0, steps)
+            seen = (windows[rows], present[rows], text)
+            logits = self.target.logits(*seen, bins, torch.ones_like(text[:, 0]))
+            greedy, _ = self.target.greedy(*seen)
+        success = batch.success.repeat_interleave(steps)[rows]
+        return self.target.q(logits.float()), greedy, bins, success
+
+    def _prepared(self, batch: Batch) -> Batch:
+        """Do once what both networks see: the drawn colours, and a frozen encoder's features."""
+        images = dict(batch.images)
+        if self.config.data.color_jitter:
+            for i, (name, frames) in enumerate(images.items()):
+                images[name] = recolor(frames, batch.colors[:, i])
+        if self.model.config.freeze_encoder and not self.config.data.cache_features:
+            with self._autocast(), torch.no_grad():
+                for name, camera in zip(images, self.model.encoders, strict=True):
+                    if isinstance(camera, CameraEncoder):
+                        grids = camera.features(images[name].flatten(0, 1), batch.text)
+                        images[name] = grids.unflatten(0, images[name].shape[:2])
+        return dataclasses.replace(batch, images=images)
+
+    def _autocast(self) -> torch.autocast:
+        """Compute in bfloat16 where that is asked for."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.optim.bf16)
 
 
 def _total(name: str, values: list[Tensor]) -> Tensor:

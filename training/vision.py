@@ -69,8 +69,17 @@ class CameraEncoder(nn.Module):
         if config.encoder == 'small':
             self.net: ConvNet | EfficientNet = ConvNet(config)
         else:
-            self.net = EfficientNet(config.encoder, config.text_size, config.frozen_norm)
+            film = 0 if config.freeze_encoder else config.text_size
+            self.net = EfficientNet(config.encoder, film, config.frozen_norm)
         channels = self.net.channels
+        # A frozen encoder never hears the instruction, so that a frame has one set of features
+        # whatever is to be done; the instruction acts on them here instead.
+        self.film: nn.Linear | None = None
+        if config.freeze_encoder:
+            self.net.requires_grad_(False)
+            self.film = nn.Linear(config.text_size, 2 * channels)
+            nn.init.zeros_(self.film.weight)
+            nn.init.zeros_(self.film.bias)
         if config.pool == 'queries':
             # A softmax over hundreds of cells starts almost flat; larger weights focus it early.
             scale = config.sharpness / channels**0.5
@@ -92,10 +101,13 @@ class CameraEncoder(nn.Module):
     def forward(self, images: Tensor, text: Tensor) -> Tensor:
         """Return tokens (N, image_tokens, width).
 
-        images: (N, H, W, 3) uint8 RGB; text: (N, text_size).
+        images: (N, H, W, 3) uint8 RGB, or what `features` made of them; text: (N, text_size).
         """
-        x = self.net(images, text)
-        cells = x.permute(0, 2, 3, 1).flatten(1, 2)  # (N, HW, C), no copy
+        x = self.features(images, text) if images.dtype == torch.uint8 else images.to(text.dtype)
+        cells = x.flatten(1, 2)  # (N, HW, C)
+        if self.film is not None:
+            scale, shift = self.film(text).unsqueeze(1).chunk(2, dim=-1)
+            cells = torch.addcmul(shift, cells, 1 + scale)
         if self.learner is None:
             looks = self.attention @ cells.transpose(1, 2)  # (N, M, HW)
         else:
@@ -103,6 +115,13 @@ class CameraEncoder(nn.Module):
         looks = looks.softmax(-1)
         pooled = torch.cat([looks @ cells, looks @ self.where], dim=-1)  # (N, M, C + 2)
         return self.project(pooled.reshape(len(x), self.tokens, -1)) + self.slot
+
+    def features(self, images: Tensor, text: Tensor) -> Tensor:
+        """Return the grid of features (N, rows, columns, channels) in front of the pooling.
+
+        A frozen encoder does not look at `text`.
+        """
+        return self.net(images, text).permute(0, 2, 3, 1)  # no copy
 
 
 def _coordinates(height: int, width: int) -> Tensor:
