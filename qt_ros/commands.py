@@ -123,6 +123,7 @@ def encode_commands(
         msg = new_message(action.type)
         if hasattr(msg, 'header'):
             msg.header.stamp.sec, msg.header.stamp.nanosec = divmod(int(stamp_ns), 10**9)
+            msg.header.frame_id = action.frame_id
         _fill(msg, action, values, duration_s, new_message)
         found.append((action.topic, msg))
     return found
@@ -171,6 +172,16 @@ def _fill(
             setattr(msg, field, value)
     else:
         _fill_vectors(msg.pose if kind == types.POSE_STAMPED else msg, pairs)
+    if action.max_effort is not None:
+        _fill_effort(msg, kind, action.max_effort)
+
+
+def _fill_effort(msg: Any, kind: str, max_effort: float) -> None:
+    """Write the effort of a gripper: one number, or one for each joint."""
+    if kind == types.GRIPPER_COMMAND:
+        msg.max_effort = max_effort
+    else:
+        _assign(msg, 'effort', [max_effort] * len(msg.position))
 
 
 def _fill_trajectory(

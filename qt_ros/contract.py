@@ -81,13 +81,21 @@ class ActionDim:
 
 @dataclass(frozen=True)
 class ActionTopic:
-    """Dimensions that travel in one command message, or are derived from the next state."""
+    """Dimensions that travel in one command message, or are derived from the next state.
+
+    Goals of an action cannot be recorded, so what is commanded by one is told on a topic beside
+    it: `topic` is then ACTION/sent and `type` the type of the `command` in the goal.
+    """
 
     topic: str | None
     type: str | None
     source: str = 'command'  # command | next_state (then topic and type are None)
     dims: tuple[ActionDim, ...] = ()
     by_index: bool = False  # JointState without names: fields are 'position.0', ...
+    frame_id: str = ''  # of the header of stamped commands
+    max_effort: float | None = None  # sent along with every gripper command
+    action: str = ''  # ROS action that takes each new command as its goal; `topic` tells all
+    action_type: str = ''
 
 
 @dataclass(frozen=True)
@@ -97,6 +105,7 @@ class JointLimit:
     position: tuple[float, float] | None = None  # range of the commanded value
     velocity: float | None = None  # largest change per second
     step: float | None = None  # largest change from one command to the next
+    acceleration: float | None = None  # largest change of that speed per second
 
 
 @dataclass(frozen=True)
@@ -106,6 +115,9 @@ class Safety:
     limits: Mapping[str, JointLimit] = field(default_factory=dict, hash=False)
     watchdog_s: float = 0.3
     fallback: str = 'hold'  # hold | zero | none
+    ramp_s: float = 0.0  # an episode's first commands grow to their full size in this time
+    # {state field: (low, high)}: where the robot must be for an episode to begin
+    start: Mapping[str, tuple[float, float]] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
@@ -233,11 +245,7 @@ class Contract:
         if self.terminate_bins is not None:
             content['terminate'] = {'bins': self.terminate_bins}
         content['episodes'] = _episodes_value(self.episodes)
-        content['safety'] = {
-            'limits': {name: _limit_dict(limit) for name, limit in self.safety.limits.items()},
-            'watchdog_s': self.safety.watchdog_s,
-            'fallback': self.safety.fallback,
-        }
+        content['safety'] = _safety_dict(self.safety)
         return content
 
     def to_yaml(self) -> str:
@@ -308,9 +316,17 @@ def _action_dict(action: ActionTopic) -> dict[str, Any]:
     if action.source == 'next_state':
         head: dict[str, Any] = {'from': 'next_state'}
     else:
-        head = {'topic': action.topic, 'type': action.type}
+        head = {
+            'topic': action.action or action.topic,
+            'type': action.action_type or action.type,
+        }
+    # Only where given: contracts from before these keys keep their hash.
     if action.by_index:
-        head['by_index'] = True  # only where given, so that older contracts keep their hash
+        head['by_index'] = True
+    if action.frame_id:
+        head['frame_id'] = action.frame_id
+    if action.max_effort is not None:
+        head['max_effort'] = action.max_effort
     return {**head, 'dims': [_dim_dict(dim) for dim in action.dims]}
 
 
@@ -338,6 +354,22 @@ def _limit_dict(limit: JointLimit) -> dict[str, Any]:
         content['velocity'] = limit.velocity
     if limit.step is not None:
         content['step'] = limit.step
+    if limit.acceleration is not None:
+        content['acceleration'] = limit.acceleration
+    return content
+
+
+def _safety_dict(safety: Safety) -> dict[str, Any]:
+    content: dict[str, Any] = {
+        'limits': {name: _limit_dict(limit) for name, limit in safety.limits.items()},
+        'watchdog_s': safety.watchdog_s,
+        'fallback': safety.fallback,
+    }
+    # Only where given: contracts from before these keys keep their hash.
+    if safety.ramp_s:
+        content['ramp_s'] = safety.ramp_s
+    if safety.start:
+        content['start'] = {name: list(bounds) for name, bounds in safety.start.items()}
     return content
 
 

@@ -21,6 +21,12 @@ from qt_ros.contract import (
     Safety,
     StateStream,
 )
+from qt_ros.contract_checks import (
+    check_fallback,
+    check_limit,
+    check_start,
+    check_state_references,
+)
 from qt_ros.contract_values import (
     bad_name,
     check_complete,
@@ -28,12 +34,16 @@ from qt_ros.contract_values import (
     read_by_index,
     read_crop,
     read_depth_range,
+    read_frame_id,
     read_limit,
     read_max_age,
+    read_max_effort,
+    read_range,
     read_seconds,
     read_size,
 )
 from qt_ros.message_types import (
+    ACTIONS,
     CAMERA_TYPES,
     COMMAND_TYPES,
     EPISODE_EVENT,
@@ -91,9 +101,10 @@ class _Parser:
             safety=self._safety(keys['safety']) if 'safety' in keys else Safety(),
             max_gap_s=gap_s or 1.0,
         )
-        self._check_state_references(contract)
+        check_state_references(self._dims, contract)
         if 'safety' in keys:
-            self._check_fallback(keys['safety'], contract)
+            check_fallback(self._dims, keys['safety'], contract)
+            check_start(keys['safety'], contract)
         return contract
 
     # --- observations -------------------------------------------------------------------------
@@ -167,12 +178,14 @@ class _Parser:
         return tuple(self._action_topic(value) for value in section.items())
 
     def _action_topic(self, value: Value) -> ActionTopic:
-        keys = value.mapping(('topic', 'type', 'from', 'by_index', 'dims'), required=('dims',))
+        known = ('topic', 'type', 'from', 'by_index', 'frame_id', 'max_effort', 'dims')
+        keys = value.mapping(known, required=('dims',))
         source = (keys['from'].choice(SOURCES, 'source') if 'from' in keys else None) or 'command'
         type = topic = None
+        written = action = ''
         by_index = False
         if source == 'next_state':
-            for key in ('topic', 'type', 'by_index'):
+            for key in ('topic', 'type', 'by_index', 'frame_id', 'max_effort'):
                 if key in keys:
                     keys[key].problem('is not used with "from: next_state"; leave it out')
         else:
@@ -181,22 +194,40 @@ class _Parser:
                     value.problem(
                         f'key {key!r} is missing (recordings without commands: from: next_state)'
                     )
-            type = self._type(keys, COMMAND_TYPES, 'command')
+            written = self._type(keys, COMMAND_TYPES, 'command')
+            type = ACTIONS.get(written, written)
             by_index = read_by_index(keys, type)
-            topic = self._topic(keys, type, value)
+            if written in ACTIONS:
+                action = self._topic_text(keys['topic']) if 'topic' in keys else ''
+                topic = action and f'{action}/sent'
+                self._register(topic, type, value)
+            else:
+                topic = self._topic(keys, type, value)
             first = self._command_topics.setdefault(topic, value) if topic else value
             if first is not value:
                 value.problem(f'{topic} is commanded in line {first.line} too; join their dims')
         dims: list[ActionDim] = []
         for item in keys['dims'].items() if 'dims' in keys else []:
             dim = self._dim(item, type, source, by_index)
+            if action and dim.mode == 'velocity':
+                item.problem('a goal is no velocity; allowed modes: absolute, delta')
             if dim.field and dim.field in [other.field for other in dims]:
                 item.problem(f'field {dim.field!r} is commanded twice')
             dims.append(dim)
+        fields = [dim.field for dim in dims if dim.field]
         if type and 'dims' in keys:
-            fields = [dim.field for dim in dims if dim.field]
             check_complete(keys['dims'], type, fields, by_index)
-        return ActionTopic(topic, type, source, tuple(dims), by_index)
+        return ActionTopic(
+            topic,
+            type,
+            source,
+            tuple(dims),
+            by_index,
+            read_frame_id(keys, type or ''),
+            read_max_effort(keys, written, fields),
+            action,
+            written if action else '',
+        )
 
     def _dim(self, value: Value, type: str | None, source: str, by_index: bool) -> ActionDim:
         keys = value.mapping(
@@ -262,79 +293,17 @@ class _Parser:
         return Episodes('events', topic=topic)
 
     def _safety(self, section: Value) -> Safety:
-        keys = section.mapping(('limits', 'watchdog_s', 'fallback'))
+        keys = section.mapping(('limits', 'watchdog_s', 'fallback', 'ramp_s', 'start'))
         limits: dict[str, JointLimit] = {}
         for name, value in keys['limits'].entries() if 'limits' in keys else []:
             limits[name] = read_limit(value)
-            self._check_limit(name, limits[name], value)
+            check_limit(self._dims, name, limits[name], value)
         watchdog_s = read_seconds(keys, 'watchdog_s', 0.3)
         fallback = keys['fallback'].choice(FALLBACKS, 'fallback') if 'fallback' in keys else 'hold'
-        return Safety(limits, watchdog_s, fallback or 'hold')
-
-    def _check_limit(self, name: str, limit: JointLimit, value: Value) -> None:
-        names = [dim.name for dim, _, _ in self._dims if dim.name]
-        if name not in names:
-            value.problem(
-                f'no action dimension is called {name!r}; the dimensions are '
-                f'{", ".join(names) or "none"}{nearest(name, names)}'
-            )
-            return
-        dim = next(dim for dim, _, _ in self._dims if dim.name == name)
-        if limit.position is None:
-            return
-        if dim.mode == 'velocity':
-            value.problem(
-                f'{name} is a velocity, its command has no position to limit; '
-                'use "velocity" (largest command) or "step" (largest change)'
-            )
-        elif dim.mode == 'absolute':
-            low, high = limit.position
-            if dim.low < dim.high and (high < dim.low or low > dim.high):
-                value.problem(
-                    f'position [{low:g}, {high:g}] shares nothing with the action range '
-                    f'[{dim.low:g}, {dim.high:g}]; every command would be cut'
-                )
-
-    # --- references between sections ----------------------------------------------------------
-
-    def _check_state_references(self, contract: Contract) -> None:
-        """Check that the state measures what delta, `base` and next_state dimensions refer to."""
-        if not contract.state:
-            return
-        known = [*dict.fromkeys(f for s in contract.state for f in s.fields)]
-        shown = ', '.join(known)
-        for dim, source, value in self._dims:
-            if not dim.field:
-                continue
-            if source == 'next_state':
-                if contract.state_index(dim.field) is None:
-                    value.problem(
-                        f'field {dim.field!r} is not in the state, from which next_state takes '
-                        f'it; allowed: {shown}{nearest(dim.field, known)}'
-                    )
-            elif dim.base and contract.state_index(dim.base) is None:
-                value.problem(
-                    f'base {dim.base!r} is not in the state; '
-                    f'allowed: {shown}{nearest(dim.base, known)}'
-                )
-            elif dim.mode == 'delta' and contract.base_index(dim) is None:
-                measured = f'position.{dim.field.removeprefix("position.")}'
-                value.problem(
-                    f'a delta starts from the measured value, and {measured} is not in the state; '
-                    'add it there, or name what measures it with "base" (commands by index need '
-                    f'it); allowed: {shown}{nearest(measured, known)}'
-                )
-
-    def _check_fallback(self, section: Value, contract: Contract) -> None:
-        if contract.safety.fallback != 'zero':
-            return
-        keys = {key: value for key, value in section.entries()}
-        for dim, _, _ in self._dims:
-            limit = contract.safety.limits.get(dim.name, JointLimit()).position
-            if dim.mode == 'delta' or (limit and not limit[0] <= 0.0 <= limit[1]):
-                keys['fallback'].problem(
-                    f'zero would send {dim.name} to position 0; allowed here: hold, none'
-                )
+        ramp_s = keys['ramp_s'].number(at_least=0.0, at_most=60.0) if 'ramp_s' in keys else 0.0
+        starts = keys['start'].entries() if 'start' in keys else []
+        start = {name: read_range(value) or (0.0, 1.0) for name, value in starts}
+        return Safety(limits, watchdog_s, fallback or 'hold', ramp_s or 0.0, start)
 
     # --- small parts --------------------------------------------------------------------------
 

@@ -6,10 +6,13 @@ from collections.abc import Sequence
 
 from qt_ros.contract import JointLimit
 from qt_ros.message_types import (
+    ACTIONS,
     FLOAT32_ARRAY,
     FLOAT64_ARRAY,
+    GRIPPER_COMMAND,
     JOINT_JOG,
     JOINT_STATES,
+    STAMPED,
     field_syntax,
 )
 from qt_ros.yaml_reader import Value
@@ -91,6 +94,33 @@ def read_by_index(keys: dict[str, Value], type: str) -> bool:
     return by_index and type in JOINT_STATES
 
 
+def read_frame_id(keys: dict[str, Value], type: str) -> str:
+    """Read the optional frame_id of stamped commands."""
+    if 'frame_id' not in keys:
+        return ''
+    text = keys['frame_id'].text() or ''
+    if type and type not in STAMPED:
+        keys['frame_id'].problem(f'{type} has no header; leave it out')
+    elif text.startswith('/'):
+        keys['frame_id'].problem(f'a frame has no slash in front: {text.lstrip("/")}')
+    return text
+
+
+def read_max_effort(keys: dict[str, Value], type: str, fields: Sequence[str]) -> float | None:
+    """Read the optional max_effort that goes along with every gripper command.
+
+    `type`: as the contract writes it; fields: those that the dimensions command.
+    """
+    if 'max_effort' not in keys:
+        return None
+    value = keys['max_effort']
+    if type and type not in (GRIPPER_COMMAND, *ACTIONS):
+        value.problem(f'is for gripper commands only; leave it out for {type}')
+    if any(field == 'max_effort' or field.startswith('effort.') for field in fields):
+        value.problem('a dimension commands the effort already; leave out one of them')
+    return value.number(at_least=0.0)
+
+
 def read_max_age(keys: dict[str, Value]) -> float:
     """Read the optional max_age_s of a stream [s]."""
     return read_seconds(keys, 'max_age_s', 0.25)
@@ -105,20 +135,30 @@ def read_seconds(keys: dict[str, Value], name: str, default: float) -> float:
 
 def read_limit(value: Value) -> JointLimit:
     """Read what limits one dimension; at least one kind of limit."""
-    keys = value.mapping(('position', 'velocity', 'step'))
+    keys = value.mapping(('position', 'velocity', 'step', 'acceleration'))
     if not keys:
-        value.problem('limits nothing; allowed: position: [low, high], velocity, step')
-    position = None
-    pair = keys['position'].pair() if 'position' in keys else None
-    if pair is not None:
-        low, high = pair[0].number(), pair[1].number()
-        if low is not None and high is not None:
-            position = (low, high)
-            if low >= high:
-                keys['position'].problem(f'low {low:g} must be smaller than high {high:g}')
-    velocity = keys['velocity'].number(above=0.0) if 'velocity' in keys else None
-    step = keys['step'].number(above=0.0) if 'step' in keys else None
-    return JointLimit(position, velocity, step)
+        value.problem(
+            'limits nothing; allowed: position: [low, high], velocity, step, acceleration'
+        )
+    position = read_range(keys['position']) if 'position' in keys else None
+    velocity, step, acceleration = (
+        keys[name].number(above=0.0) if name in keys else None
+        for name in ('velocity', 'step', 'acceleration')
+    )
+    return JointLimit(position, velocity, step, acceleration)
+
+
+def read_range(value: Value) -> tuple[float, float] | None:
+    """Read [low, high], low < high."""
+    pair = value.pair()
+    if pair is None:
+        return None
+    low, high = pair[0].number(), pair[1].number()
+    if low is None or high is None:
+        return None
+    if low >= high:
+        value.problem(f'low {low:g} must be smaller than high {high:g}')
+    return low, high
 
 
 def bad_name(what: str, name: str) -> str:

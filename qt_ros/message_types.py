@@ -29,6 +29,9 @@ GRIPPER_COMMAND = 'control_msgs/msg/GripperCommand'
 # Goals of the gripper actions, for bridges that send or record them on a topic.
 GRIPPER_GOAL = 'control_msgs/action/GripperCommand_Goal'
 PARALLEL_GRIPPER_GOAL = 'control_msgs/action/ParallelGripperCommand_Goal'
+# Actions whose goals a contract may command.
+GRIPPER_ACTION = 'control_msgs/action/GripperCommand'
+PARALLEL_GRIPPER_ACTION = 'control_msgs/action/ParallelGripperCommand'
 STRING = 'std_msgs/msg/String'
 EPISODE_EVENT = 'q_transformer_ros/msg/EpisodeEvent'
 
@@ -74,8 +77,11 @@ _SYNTAX: dict[str, FieldSyntax] = {
     PARALLEL_GRIPPER_GOAL: _JOINT_KINDS,
 }
 
+# {type of an action: type of the `command` in its goal}
+ACTIONS = {GRIPPER_ACTION: GRIPPER_COMMAND, PARALLEL_GRIPPER_ACTION: JOINT_STATE}
 STATE_TYPES = tuple(_SYNTAX)
-COMMAND_TYPES = tuple(_SYNTAX)
+COMMAND_TYPES = (*_SYNTAX, *ACTIONS)
+STAMPED = (JOINT_STATE, JOINT_TRAJECTORY, TWIST_STAMPED, POSE_STAMPED, JOINT_JOG)  # have a header
 JOINT_STATES = (JOINT_STATE, PARALLEL_GRIPPER_GOAL)  # joints by name, or by index without names
 
 # {type: (attribute that holds its numbers, type of that)}
