@@ -1,4 +1,4 @@
-"""Figures of a run: metrics.csv, TensorBoard, and the checks that stop a run gone wrong."""
+"""Figures of a run in metrics.csv and TensorBoard."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
-from training.errors import TrainingError
+from training.histograms import Histograms
 
 COLUMNS = (
     'step',
@@ -45,12 +45,14 @@ class MetricsLog:
         self._writer = csv.DictWriter(self._file, COLUMNS)
         self._board = SummaryWriter(str(run / 'tensorboard'), purge_step=step + 1)
 
-    def write(self, figures: Mapping[str, float]) -> None:
-        """Write one row; `figures` has all COLUMNS."""
+    def write(self, figures: Mapping[str, float], histograms: Histograms | None = None) -> None:
+        """Write one row; `figures` has all COLUMNS. The histograms go to TensorBoard only."""
         self._writer.writerow(dict(figures))
         self._file.flush()
         for name in COLUMNS[1:]:
             self._board.add_scalar(name, figures[name], int(figures['step']))
+        for name, (values, edges) in (histograms or {}).items():
+            self._board.add_histogram(name, values, int(figures['step']), bins=edges)
 
     def __enter__(self) -> MetricsLog:
         return self
@@ -72,33 +74,3 @@ def read_metrics(run: Path) -> list[dict[str, float]]:
                 values = {name: float(row[name]) for name in COLUMNS}
                 rows.append({**values, 'step': int(values['step'])})
     return rows
-
-
-class Health:
-    """Stop a run whose Q says the same about everything.
-
-    mean_return: mean return-to-go on successes, 0 if there are none; patience: bad rows in a row
-    before the run stops; from_step: Q may take this long to rise from its low start.
-    """
-
-    def __init__(self, mean_return: float, from_step: int, patience: int = 5) -> None:
-        self.mean_return, self.from_step, self.patience = mean_return, from_step, patience
-        self._bad = 0
-
-    def check(self, figures: Mapping[str, float]) -> None:
-        """Raise TrainingError where Q has collapsed to 0 or saturated at 1."""
-        low = self.mean_return > 0 and figures['q_success'] < 0.02 * self.mean_return
-        high = figures['q_others'] > 0.95
-        self._bad = self._bad + 1 if figures['step'] >= self.from_step and (low or high) else 0
-        if self._bad < self.patience:
-            return
-        if high:
-            raise TrainingError(
-                f'Q has saturated: bins that are not in the data have Q {figures["q_others"]:.3f} '
-                f'at step {figures["step"]}; raise loss.alpha or lower optim.lr'
-            )
-        raise TrainingError(
-            f'Q has collapsed: {figures["q_success"]:.2g} on successes at step {figures["step"]}, '
-            f'their mean return is {self.mean_return:.2g}; use loss.error=cross_entropy, '
-            'lower loss.alpha or raise optim.lr'
-        )

@@ -7,8 +7,8 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,18 +19,25 @@ from safetensors.torch import load_file
 
 from training import checkpoint
 from training.config import TrainConfig, load_config
-from training.data import Replay
+from training.data import Batch, Replay
 from training.efficientnet import EfficientNet
 from training.errors import TrainingError
+from training.features import frame_features
+from training.health import Health, not_finite
+from training.histograms import snapshot
 from training.learner import Learner, learning_rate
-from training.metrics import Health, MetricsLog, read_metrics
+from training.loading import batches, useful_ahead
+from training.metrics import MetricsLog, read_metrics
 from training.model import QTransformer
 from training.signature import Signature
 from training.vision import CameraEncoder
 from training.workers import Workers
 
 # What may change between a run and its continuation without making it another run.
-_FREE = ('steps', 'threads', 'device', 'log_every', 'save_every', 'keep')
+_FREE = ('steps', 'threads', 'ahead', 'compile', 'device', 'log_every', 'histogram_every',
+         'save_every', 'keep')  # fmt: skip
+_SILENCE_S = 10.0  # longest time without a word about the step
+_NORMS = 5  # norms of the gradient before a step that went wrong, to see whether they grew
 
 
 @dataclass(frozen=True)
@@ -59,7 +66,8 @@ def train(
     config: None means the defaults, or with `resume` those of the run. resume: go on from the
     latest checkpoint of `out`, exactly as if it had never stopped; settings other than steps,
     threads, device and logging must be those of the run. init_from: start from the weights of
-    another run or checkpoint. progress: called with each row of figures, plus `steps` (the goal).
+    another run or checkpoint. progress: called with each row of figures, plus `steps` (the goal);
+    where a row takes long, with `step` and `steps` alone in between.
     SIGINT and SIGTERM save a checkpoint and return with `stopped`.
 
     Raises TrainingError for data, settings or checkpoints that do not fit, and when Q is no longer
@@ -81,12 +89,15 @@ def train(
         seed=optim.seed,
     )
     workers = Workers.from_environment(optim.device)
-    learner = _make_learner(config, replay, workers)
+    fresh = not resume and init_from is None
+    learner = _make_learner(config, replay, workers, config.model.weights if fresh else '')
     step, seconds = 0, 0.0
     if resume:
         step, seconds = _restore(learner, checkpoint.find(out), replay.signature)
     elif init_from is not None:
         _start_from(learner, checkpoint.find(init_from), replay.signature, config)
+    if config.data.cache_features:
+        _show_features(replay, learner)
     if workers.leads:
         out.mkdir(parents=True, exist_ok=True)
         checkpoint.remove_leftovers(out)
@@ -109,13 +120,15 @@ class _Run:
         progress: Callable[[dict[str, Any]], None] | None,
     ) -> None:
         self.out, self.config, self.replay, self.learner = out, config, replay, learner
-        self.progress = progress
+        self.progress = progress if learner.workers.leads else None
         # Where nothing pulls Q down it may rightly be high everywhere.
         loss = config.loss
         guarded = loss.objective == 'q' and loss.alpha > 0 and loss.monte_carlo
         from_step = max(1000, config.optim.steps // 4)
         self.health = Health(replay.mean_success_return(), from_step) if guarded else None
         self.policy_id = ''
+        self._next_histograms = 0
+        self._told_s = time.monotonic()
 
     def go(self, step: int, seconds: float) -> TrainResult:
         """Train from `step` to the goal or a signal; `seconds` were spent before."""
@@ -128,20 +141,22 @@ class _Run:
             self.policy_id = checkpoint.read_state(checkpoint.find(self.out))['policy_id']
         workers = self.learner.workers
         log_or_not = MetricsLog(self.out, step) if workers.leads else nullcontext()
-        with log_or_not as log, _signals() as signals:
+        with log_or_not as log, _signals() as signals, closing(self._batches(step)) as coming:
             while step < optim.steps and not stopped:
-                batch = self.replay.batch(step, workers.rank, workers.world)
+                batch = next(coming)
                 figures = self.learner.update(batch, step)
                 step += 1
                 if not math.isfinite(float(figures['grad_norm'])):
-                    raise self._diverged(step, saved)
+                    norms = [float(row['grad_norm']) for row in [*rows[-_NORMS:], figures]]
+                    raise not_finite(self.learner, batch, norms, step, saved)
                 rows.append(figures)
+                self._say_where(step)
                 stopped = workers.any(bool(signals), self.learner.device) and step < optim.steps
                 if step % optim.log_every == 0 or step == optim.steps or stopped:
                     now = time.monotonic()
                     rate = len(rows) * self.config.data.batch / max(now - logged_at, 1e-9)
                     if log is not None:
-                        self._log(log, rows, step, now - begin, rate)
+                        self._log(log, rows, step, now - begin, rate, batch)
                     rows, logged_at = [], now
                 if step % optim.save_every == 0 or step == optim.steps or stopped:
                     if workers.leads:
@@ -158,6 +173,16 @@ class _Run:
             stopped=stopped,
         )
 
+    def _batches(self, step: int) -> Generator[Batch, None, None]:
+        """Yield this process's share of the batches from `step` on."""
+        workers, device = self.learner.workers, self.learner.device
+        return batches(
+            lambda at: self.replay.batch(at, workers.rank, workers.world),
+            range(step, self.config.optim.steps),
+            useful_ahead(self.config.optim.ahead, device),
+            device,
+        )
+
     def _log(
         self,
         log: MetricsLog,
@@ -165,8 +190,12 @@ class _Run:
         step: int,
         wall_s: float,
         rate: float,
+        batch: Batch,
     ) -> None:
-        """Write the mean of the figures since the last row and report it."""
+        """Write the mean of the figures since the last row and report it.
+
+        Now and then with histograms of the newest batch.
+        """
         figures: dict[str, float] = {
             name: float(torch.stack([row[name] for row in rows]).nanmean()) for name in rows[0]
         }
@@ -174,11 +203,29 @@ class _Run:
         figures['wall_s'] = wall_s
         figures['lr'] = learning_rate(self.config.optim, step - 1)
         figures['transitions_per_s'] = rate
-        log.write(figures)
+        histograms = None
+        if self._histograms_due(step):
+            names = [dim.name for dim in self.replay.signature.action.dims]
+            histograms = snapshot(self.learner, batch, names)
+        log.write(figures, histograms)
         if self.progress is not None:
+            self._told_s = time.monotonic()
             self.progress({**figures, 'steps': self.config.optim.steps})
         if self.health is not None:
             self.health.check(figures)
+
+    def _say_where(self, step: int) -> None:
+        """Report the step alone where the next row of figures is a long time off."""
+        if self.progress is not None and time.monotonic() - self._told_s > _SILENCE_S:
+            self._told_s = time.monotonic()
+            self.progress({'step': step, 'steps': self.config.optim.steps})
+
+    def _histograms_due(self, step: int) -> bool:
+        every = self.config.optim.histogram_every
+        due = every > 0 and step >= self._next_histograms
+        if due:
+            self._next_histograms = step + every
+        return due
 
     def _save(self, step: int, seconds: float) -> None:
         learner, replay = self.learner, self.replay
@@ -202,13 +249,6 @@ class _Run:
             learner.optimizer,
             state,
             self.config.optim.keep,
-        )
-
-    def _diverged(self, step: int, saved: int) -> TrainingError:
-        last = f'the checkpoint of step {saved} is intact' if saved else 'nothing was saved yet'
-        return TrainingError(
-            f'the loss or its gradient is not finite at step {step} ({last}); '
-            'lower optim.lr or optim.clip_norm'
         )
 
 
@@ -249,13 +289,16 @@ def _changes(old: TrainConfig, new: TrainConfig) -> list[str]:
     ]
 
 
-def _make_learner(config: TrainConfig, replay: Replay, workers: Workers) -> Learner:
-    """Build the networks from the seed and put the state's statistics into them."""
+def _make_learner(config: TrainConfig, replay: Replay, workers: Workers, weights: str) -> Learner:
+    """Build the networks from the seed and put the state's statistics into them.
+
+    weights: file of the images' encoder, '' where those of a checkpoint follow.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.optim.seed)
         model = QTransformer(config.model, replay.signature)
-    if config.model.weights:
-        load_image_weights(model, Path(config.model.weights))
+    if weights:
+        load_image_weights(model, Path(weights))
     mean, std = replay.state_statistics()
     model.state_mean.copy_(torch.from_numpy(mean))
     model.state_std.copy_(torch.from_numpy(std))
@@ -263,6 +306,24 @@ def _make_learner(config: TrainConfig, replay: Replay, workers: Workers) -> Lear
     if device.type == 'cuda' and workers.world > 1:
         device = torch.device('cuda', workers.local)
     return Learner(model, config, device, workers)
+
+
+def _show_features(replay: Replay, learner: Learner) -> None:
+    """Let batches hold the features of a frozen encoder instead of frames."""
+    encoders = {
+        name: encoder
+        for name, encoder in zip(learner.model.camera_names, learner.model.encoders, strict=True)
+        if isinstance(encoder, CameraEncoder)
+    }
+    replay.show(
+        [
+            {
+                name: frame_features(cache, name, encoder, learner.workers)
+                for name, encoder in encoders.items()
+            }
+            for cache in replay.caches
+        ]
+    )
 
 
 def load_image_weights(model: QTransformer, path: Path) -> None:
@@ -310,10 +371,10 @@ def _start_from(learner: Learner, folder: Path, signature: Signature, config: Tr
     """Load the averaged weights of another run into both networks, with its state statistics."""
     state = checkpoint.read_state(folder)
     _must_fit(folder, Signature.from_json(state['signature']), signature)
-    before, after = state['config']['model'], config.to_json()['model']
-    # JSON has no tuples.
-    after = {name: list(v) if isinstance(v, tuple) else v for name, v in after.items()}
-    changed = [f'{k}: {before.get(k)} -> {after[k]}' for k in after if before.get(k) != after[k]]
+    # Read as a configuration, it has a default where it is older than an option.
+    before = TrainConfig.from_json(state['config'], str(folder)).to_json()['model']
+    after = config.to_json()['model']
+    changed = [f'{k}: {before[k]} -> {after[k]}' for k in after if before[k] != after[k]]
     if changed:
         raise TrainingError(
             f'the network of {folder} is another one (model.{"; model.".join(changed)}); '
