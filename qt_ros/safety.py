@@ -1,6 +1,25 @@
 """The last word before a command goes out: a limiter, a watchdog and a fallback.
 
 Pure state machines: time comes in as a number, nothing here waits, logs or publishes.
+
+The limiter takes each dimension on its own. What comes first wins, and what comes later is kept
+wherever that leaves it a choice:
+
+1. finite        a target that is NaN or infinite is taken for the last one: the robot stops
+2. position      a target outside the range is taken for the nearest one inside
+3. step          largest change from one command to the next
+4. velocity      largest change per second
+5. acceleration  largest change of that speed per second
+
+None of 1 to 4 can demand what another forbids: each only brings the target nearer to the last one.
+Acceleration can, for it forbids to stop at once. Towards the end of the range the speed therefore
+stays below sqrt(2 a d), a the acceleration and d the way that is left: from there the robot can
+stop in time, at whatever times commands come. So only a step that takes longer than the one before
+can ask for harder braking, and then it gets it.
+
+    speed        ____
+                /    \\___            towards a target that stands, the same holds: the robot
+          _____/         \\_____      arrives there slowly, and does not shoot over it
 """
 
 from __future__ import annotations
@@ -13,6 +32,7 @@ from numpy.typing import NDArray
 from qt_ros.contract import Contract, JointLimit
 
 Vector = NDArray[np.float64]
+FAR = 1e100  # beyond it squares overflow; no robot goes there
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,12 +44,11 @@ class Limited:
 
 
 class Limiter:
-    """Keeps targets within the contract's limits, dimension by dimension.
+    """Keeps targets within the contract's limits, and remembers the last ones and their speed.
 
-    Order: finite (a NaN or infinite target repeats the last one), position range, largest step,
-    largest velocity. The last two count from the last target that was let through. As that one
-    was in range and each rule only moves a target towards it, what goes out respects all of them.
-    A `velocity` dimension is itself a velocity: there the velocity limit caps its magnitude.
+    A start outside of the range is come back from within the other limits: no command is further
+    out than the one before. A `velocity` dimension is itself a velocity: there the velocity limit
+    caps its magnitude, and the acceleration limit its change.
     """
 
     def __init__(self, contract: Contract) -> None:
@@ -39,10 +58,16 @@ class Limiter:
         self._high = np.array([high for _, high in positions], dtype=np.float64)
         self._step = _or_infinite([limit.step for limit in limits])
         velocity = _or_infinite([limit.velocity for limit in limits])
+        acceleration = _or_infinite([limit.acceleration for limit in limits])
         is_velocity = np.array([d.mode == 'velocity' for d in contract.action_dims], dtype=bool)
-        self._velocity = np.where(is_velocity, np.inf, velocity)
+        self._is_velocity = is_velocity
+        # What bounds the change per second of the number that is commanded.
+        self._rate = np.where(is_velocity, acceleration, velocity)
         self._magnitude = np.where(is_velocity, velocity, np.inf)
+        self._acceleration = np.where(is_velocity, np.inf, acceleration)
+        self._period_s = 1.0 / contract.rate_hz
         self._last: Vector = np.full(len(limits), np.nan)
+        self._speed: Vector = np.zeros(len(limits))  # of the last command, per second
 
     @property
     def last(self) -> Vector:
@@ -50,46 +75,69 @@ class Limiter:
         return self._last.copy()
 
     def reset(self, targets: Vector) -> None:
-        """Start from these targets (A,), moved into range; NaN: unknown, the first may be any."""
+        """Start at rest from these targets (A,); NaN: unknown, the first may be any."""
         targets = self._checked(targets)
         known = np.where(np.isfinite(targets), targets, np.nan)
-        self._last = self._in_magnitude(self._in_position(known))
+        self._last = np.clip(known, -self._magnitude, self._magnitude)
+        self._speed = np.zeros(len(known))
 
-    def limit(self, targets: Vector, dt_s: float) -> Limited:
+    def limit(self, targets: Vector, dt_s: float, speed: Vector | None = None) -> Limited:
         """Return `targets` (A,) within limits, `dt_s` [s] after the previous call.
 
-        A `dt_s` that is not positive allows no movement where a velocity limit holds.
+        A `dt_s` that is not positive allows no movement where speed is limited. One of more than a
+        period counts as a period, and after more than two of them the robot has come to rest.
+        speed: (A,) per second, with which the targets themselves move; a limited acceleration
+        follows them at that speed, and brakes for a target that stands.
         """
         wanted = self._checked(targets)
-        finite = np.where(np.isfinite(wanted), wanted, self._last)
-        position = self._in_position(finite)
-        step = self._near_last(position, self._step)
-        allowed = self._allowed(dt_s)
-        velocity = self._in_magnitude(self._near_last(step, allowed))
-        self._last = velocity
-        reasons = {
+        known = ~np.isnan(self._last)
+        if not dt_s <= 2 * self._period_s:  # NaN too
+            self._speed = np.zeros(len(wanted))
+        dt_s = min(dt_s, self._period_s) if dt_s > 0 else 0.0
+        with np.errstate(all='ignore'):  # infinite limits, and numbers that overflow
+            finite = np.where(np.isfinite(wanted), wanted, self._last)
+            position = np.clip(finite, self._low, self._high)
+            step = self._near_last(position, self._step)
+            slow = np.clip(step, -self._magnitude, self._magnitude)
+            change = np.where(np.isfinite(self._rate), self._rate * dt_s, np.inf)
+            rate = self._near_last(slow, change)
+            moving = np.zeros(1) if speed is None else np.nan_to_num(speed)
+            out = self._accelerated(rate, dt_s, moving)
+            if dt_s:
+                self._speed = np.where(known, (out - self._last) / dt_s, 0.0)
+        self._last = out
+        hits = {
             'nonfinite': ~np.isfinite(wanted),
             'position': _differs(position, finite),
             'step': _differs(step, position),
-            'velocity': _differs(velocity, step),
+            'velocity': np.where(self._is_velocity, _differs(slow, step), _differs(rate, slow)),
+            'acceleration': np.where(self._is_velocity, _differs(rate, slow), _differs(out, rate)),
         }
         joined = tuple(
-            '+'.join(name for name, hit in reasons.items() if hit[i]) for i in range(len(wanted))
+            '+'.join(name for name, hit in hits.items() if hit[i]) for i in range(len(wanted))
         )
-        return Limited(velocity.copy(), joined)
+        return Limited(out.copy(), joined)
 
-    def _allowed(self, dt_s: float) -> Vector:
-        """Largest movement within `dt_s` [s], (A,); infinite where no velocity limit holds."""
-        if not dt_s > 0:  # NaN too
-            return np.where(np.isfinite(self._velocity), 0.0, np.inf)
-        with np.errstate(over='ignore'):
-            return self._velocity * dt_s
-
-    def _in_position(self, targets: Vector) -> Vector:
-        return np.clip(targets, self._low, self._high)
-
-    def _in_magnitude(self, targets: Vector) -> Vector:
-        return np.clip(targets, -self._magnitude, self._magnitude)
+    def _accelerated(self, targets: Vector, dt_s: float, moving: Vector) -> Vector:
+        """Return where the acceleration limits lead on the way to `targets`."""
+        limited = np.isfinite(self._acceleration) & ~np.isnan(self._last)
+        if not limited.any():
+            return targets
+        if not dt_s:
+            return np.where(limited, self._last, targets)
+        a = np.where(limited, self._acceleration, 1.0)
+        # As fast as still allows to meet the target at its own speed, as far as that is allowed...
+        ahead = targets - self._last - moving * dt_s
+        speed = moving + np.sign(ahead) * _braking(np.abs(ahead), a, dt_s)
+        speed = np.clip(speed, self._speed - a * dt_s, self._speed + a * dt_s)
+        # ... and what wins over that: velocity, step and the end of the range.
+        most = np.minimum(self._rate, self._step / dt_s)
+        up = np.minimum(_braking(np.maximum(self._high - self._last, 0.0), a, dt_s), most)
+        down = np.minimum(_braking(np.maximum(self._last - self._low, 0.0), a, dt_s), most)
+        out = self._last + np.clip(speed, -down, up) * dt_s
+        # Rounding must not carry it out of the range, or further out.
+        low, high = np.minimum(self._low, self._last), np.maximum(self._high, self._last)
+        return np.where(limited, np.clip(out, low, high), targets)
 
     def _near_last(self, targets: Vector, distance: Vector) -> Vector:
         """Move each target to within `distance` of the last one, where that is known."""
@@ -135,6 +183,17 @@ def fallback_targets(contract: Contract, last: Vector) -> Vector | None:
     is_velocity = [dim.mode == 'velocity' for dim in contract.action_dims]
     targets = np.where(is_velocity, zeros, np.asarray(last, dtype=np.float64))
     return targets if np.isfinite(targets).all() else None
+
+
+def _braking(way: Vector, a: Vector, dt_s: float) -> Vector:
+    """Return the largest speed over the next `dt_s` from which braking at `a` ends within `way`.
+
+    It solves v * dt + v**2 / (2 * a) = way. Braking in steps, however long, goes no further than
+    braking evenly. An infinite way allows any speed.
+    """
+    gained = a * dt_s
+    # The same as sqrt(gained**2 + 2 * a * way) - gained, without its loss of digits.
+    return np.where(way > FAR, np.inf, 2 * a * way / (gained + np.sqrt(gained**2 + 2 * a * way)))
 
 
 def _or_infinite(values: list[float | None]) -> Vector:

@@ -208,7 +208,11 @@ def contracts(draw: st.DrawFn) -> Contract:
         high = low + draw(st.floats(0.1, 10.0))
         dims.append(ActionDim(name, joint, mode, low, high, draw(st.integers(2, 65535)), 'rad'))
     action = ActionTopic('/t', 'trajectory_msgs/msg/JointTrajectory', 'command', tuple(dims))
-    limits = {n: JointLimit(None, draw(POSITIVE), draw(POSITIVE)) for n in names[:1]}
+    limits = {
+        n: JointLimit(None, draw(POSITIVE), draw(POSITIVE), draw(st.none() | POSITIVE))
+        for n in names[:1]
+    }
+    start = {fields[0]: (-1.0, draw(POSITIVE))} if draw(st.booleans()) else {}
     episodes = draw(
         st.sampled_from([Episodes('events', topic='/e/v'), Episodes('one_per_bag'),
                          Episodes('time_gap', gap_s=2.0)])
@@ -216,7 +220,7 @@ def contracts(draw: st.DrawFn) -> Contract:
     return Contract(
         draw(NAMES), draw(st.floats(0.01, 1000.0)), draw(st.sampled_from(['header', 'log'])),
         cameras, (state,), (action,), draw(st.none() | st.integers(2, 9)), episodes,
-        Safety(limits, draw(POSITIVE), 'hold'), draw(POSITIVE),
+        Safety(limits, draw(POSITIVE), 'hold', draw(st.floats(0.0, 60.0)), start), draw(POSITIVE),
     )  # fmt: skip
 
 
@@ -311,6 +315,11 @@ WRONG = [
     ('fallback: hold', 'fallback: stop', 'safety.fallback:|allowed: hold, zero, none'),
     ('fallback: hold', 'fallback: zero', 'safety.fallback: zero would send waist to position 0'),
     ('watchdog_s: 0.3', 'watchdog_s: soon', "safety.watchdog_s: 'soon' is not a number"),
+    ('velocity: 0.75', 'acceleration: 0', 'safety.limits.forearm_roll.acceleration:|> 0'),
+    ('watchdog_s: 0.3', 'ramp_s: -1', 'safety.ramp_s:|>= 0'),
+    ('watchdog_s: 0.3', 'start: {position.waist: [1, 0]}', 'safety.start.position.waist: low 1'),
+    ('watchdog_s: 0.3', 'start: {position.wiast: [0, 1]}',
+     "safety.start.position.wiast: 'position.wiast' is not in the state|did you mean position.w"),
     ('{events: /episode/events}', 'time_gap', 'episodes:|{time_gap: SECONDS}'),
     ('{events: /episode/events}', '{time_gap: 0}', 'episodes.time_gap:|> 0'),
     ('{events: /episode/events}', '{time_gap: 1, events: /e}', 'episodes: needs exactly one way'),
