@@ -18,7 +18,7 @@ test: setup lint  ## lint, type check and all tests
 lint: setup  ## ruff and mypy
 	@. ./env.sh && ruff check . && ruff format --check . && mypy
 
-bench: bench-convert bench-cache bench-crash bench-learning  ## the benches of less than an hour together
+bench: bench-convert bench-cache bench-crash  ## the benches of less than an hour together
 
 bench-convert: setup  ## converting: CPU seconds by stage, times real time, ratio to the floor
 	@. ./env.sh && python bench/convert.py
@@ -35,12 +35,14 @@ bench-crash: setup  ## kill conversions 200 times at random and look at what is 
 bench-fuzz: setup  ## 10 000 mutated recordings, contracts, labels and datasets: half an hour; goes on where it was stopped
 	@. ./env.sh && python bench/fuzz.py
 
-bench-learning: setup  ## CPU-minutes of training against success, in process: about 10 minutes
-	@. ./env.sh && mkdir -p runs/bench && rm -rf runs/bench/cache runs/bench/run \
-	&& python bench/make_block_cache.py --out runs/bench/cache --demos 200 --noisy 75 \
-	&& python bench/calibrate.py --cache runs/bench/cache --out runs/bench/run --each --scenes 9500000
+STUDY = block
+SEEDS = 0 1 2
+JOBS = 2
+bench-learning: setup  ## the learning table (STUDY=block SEEDS="0 1 2" JOBS=2 MINUTES=60): 6 CPU-hours; goes on where it was stopped
+	@. ./env.sh && python -m bench.learning run --study $(STUDY) --seeds $(SEEDS) --jobs $(JOBS) \
+	$(if $(MINUTES),--minutes $(MINUTES)); done=$$?; python -m bench.learning report --seeds $(SEEDS); exit $$done
 
 clean:  ## remove what setup, test and demo made
-	rm -rf .venv .colcon .stamps build dist *.egg-info runs/demo runs/demo.* runs/bench
+	rm -rf .venv .colcon .stamps build dist *.egg-info runs/demo runs/demo.*
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
