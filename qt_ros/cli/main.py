@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from qt_ros.cli import (
+    cadence,
     collect,
     convert,
     demo,
@@ -39,6 +40,7 @@ COMMANDS = (
     evaluate,
     collect,
     loop,
+    cadence,
     report,
 )
 

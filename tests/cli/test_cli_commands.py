@@ -14,7 +14,7 @@ from qt_ros.cli.main import COMMANDS
 NAMES = [module.__name__.rpartition('.')[2].replace('_', '-') for module in COMMANDS]
 FIXED = (
     'demo', 'inspect', 'convert', 'import-lerobot', 'label', 'info', 'train', 'evaluate',
-    'collect', 'loop', 'report',
+    'collect', 'loop', 'cadence', 'report',
 )  # fmt: skip
 HEAVY = ('torch', 'rclpy', 'mujoco', 'av', 'cv2', 'matplotlib', 'pyarrow', 'numpy', 'rich')
 
