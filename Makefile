@@ -40,7 +40,7 @@ SEEDS = 0 1 2
 JOBS = 2
 bench-learning: setup  ## the learning table (STUDY=block SEEDS="0 1 2" JOBS=2 MINUTES=60): 6 CPU-hours; goes on where it was stopped
 	@. ./env.sh && python -m bench.learning run --study $(STUDY) --seeds $(SEEDS) --jobs $(JOBS) \
-	$(if $(MINUTES),--minutes $(MINUTES)); done=$$?; python -m bench.learning report --seeds $(SEEDS); exit $$done
+	$(if $(MINUTES),--minutes $(MINUTES)); status=$$?; python -m bench.learning report --seeds $(SEEDS); exit $$status
 
 clean:  ## remove what setup, test and demo made
 	rm -rf .venv .colcon .stamps build dist *.egg-info runs/demo runs/demo.*

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from bench.learning.places import Cell
 from bench.learning.plot import plot_success
+from bench.learning.statistics import ratio_interval
 from bench.learning.study import STUDIES, LearningError, Study, load_study
 from bench.learning.table import Score, read_csv, score, tasks_of, write_csv
 
@@ -20,7 +21,8 @@ it; nothing here is typed by hand but what each study says about itself.
 
 Shares are successes of evaluated episodes, all seeds together, with the 95% Wilson interval; that
 interval says how sure the count is, not how much trainings differ: for that see the seeds, which
-stand in the last column and as dots in the plots. CPU time is of one thread.
+stand in the last column and as dots in the plots. The ratio to cloning all episodes has the 95%
+interval of Katz. CPU time is of one thread.
 """
 
 
@@ -71,7 +73,7 @@ def _cells(out: Path, study: Study, seeds: Sequence[int]) -> list[Cell]:
 def _section(study: Study, rows: Sequence[dict[str, str]], missing: Sequence[Cell]) -> str:
     """Return a study's heading, how it was run, its table and what is missing."""
     lines = [f'## {study.title}', '', _how(study, rows), '']
-    lines += _success_table(study, rows) if 'successes' in study.columns else _plain(study, rows)
+    lines += _success_table(study, rows) if 'successes' in study.columns else _means(study, rows)
     if missing:
         cells = ', '.join(f'{cell.method} (seed {cell.seed})' for cell in missing)
         lines += ['', f'**Not finished yet**, and so not in the table: {cells}.']
@@ -128,15 +130,42 @@ def _share(found: Score | None) -> str:
 
 
 def _ratio(found: Score, base: Score | None) -> str:
+    """Return `4.2 (2.9 to 6.1)`: by how much a method succeeds more often than imitation."""
     if base is None:
         return ''
-    if not base.successes:
-        return 'BC has none'
-    return f'{found.share / base.share:.1f}'
+    if not found.successes or not base.successes:
+        return f'{found.successes} against {base.successes}'
+    low, high = ratio_interval(found.successes, found.episodes, base.successes, base.episodes)
+    return f'{found.share / base.share:.1f} ({low:.1f} to {high:.1f})'
 
 
-def _plain(study: Study, rows: Sequence[dict[str, str]]) -> list[str]:
-    """Return all rows as they are."""
-    names = ['method', 'seed', *study.columns]
-    lines = [f'| {" | ".join(names)} |', f'|{"---|" * len(names)}']
-    return lines + [f'| {" | ".join(row[name] for name in names)} |' for row in rows]
+def _means(study: Study, rows: Sequence[dict[str, str]]) -> list[str]:
+    """Return the rows with each number as its mean over seeds, and its range if it varies."""
+    words = [name for name in study.columns if not _is_number(rows[0][name])]
+    numbers = [name for name in study.columns if name not in words]
+    lines = [
+        f'| method | {" | ".join(words)} | seeds | {" | ".join(numbers)} |',
+        f'|{"---|" * (len(study.columns) + 2)}',
+    ]
+    groups: dict[tuple[str, ...], list[dict[str, str]]] = {}
+    for row in rows:
+        groups.setdefault((row['method'], *(row[name] for name in words)), []).append(row)
+    for (method, *names), group in groups.items():
+        values = [_mean([float(row[name]) for row in group]) for name in numbers]
+        cells = [study.method(method).label, *names, str(len(group)), *values]
+        lines.append(f'| {" | ".join(cells)} |')
+    return lines
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _mean(values: Sequence[float]) -> str:
+    mean = f'{sum(values) / len(values):.3g}'
+    low, high = f'{min(values):.3g}', f'{max(values):.3g}'
+    return mean if low == high else f'{mean} ({low} to {high})'

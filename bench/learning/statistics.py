@@ -26,6 +26,20 @@ def wilson(successes: int, episodes: int, z: float = Z95) -> tuple[float, float]
     return (0.0 if successes == 0 else low), (1.0 if successes == episodes else high)
 
 
+def ratio_interval(
+    successes: int, episodes: int, base_successes: int, base_episodes: int, z: float = Z95
+) -> tuple[float, float]:
+    """Return the interval of a ratio of two shares, by its logarithm (Katz et al. 1978).
+
+    Raises ValueError where either has no success: the ratio has no such interval then.
+    """
+    if min(successes, base_successes) < 1:
+        raise ValueError(f'{successes} and {base_successes} successes; at least 1 each')
+    ratio = (successes / episodes) / (base_successes / base_episodes)
+    spread = z * math.sqrt(1 / successes - 1 / episodes + 1 / base_successes - 1 / base_episodes)
+    return ratio * math.exp(-spread), ratio * math.exp(spread)
+
+
 def precision_recall_f1(hits: int, false_alarms: int, misses: int) -> tuple[float, float, float]:
     """Return precision, recall and F1; 0 where nothing was claimed or nothing was there."""
     precision = hits / (hits + false_alarms) if hits + false_alarms else 0.0

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.learning.statistics import Z95, precision_recall_f1, wilson
+from bench.learning.statistics import Z95, precision_recall_f1, ratio_interval, wilson
 
 
 @pytest.mark.parametrize(
@@ -63,3 +63,13 @@ def test_the_threshold_is_the_best_one(pairs):
 
     best = predictor.best_threshold(q, success)
     assert f1(best) == max(f1(at) for at in [0.0, *q])
+
+
+def test_the_ratio_of_two_shares_by_hand():
+    # ln(4) +- 1.96 sqrt(1/80 - 1/100 + 1/20 - 1/100): 4 * exp(+-.4040)
+    assert ratio_interval(80, 100, 20, 100) == pytest.approx((2.670, 5.991), abs=2e-3)
+    low, high = ratio_interval(20, 100, 80, 100)
+    assert 1 / high == pytest.approx(2.670, abs=2e-3)
+    assert 1 / low == pytest.approx(5.991, abs=2e-3)
+    with pytest.raises(ValueError, match='at least 1'):
+        ratio_interval(5, 10, 0, 10)
