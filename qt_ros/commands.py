@@ -163,7 +163,9 @@ def _fill(
         _fill_joint_jog(msg, pairs, duration_s)
     elif kind in (types.FLOAT32_ARRAY, types.FLOAT64_ARRAY):
         _assign(msg, 'data', [pairs[str(i)] for i in range(len(pairs))])
-    elif kind in (types.FLOAT32, types.FLOAT64):
+    elif kind == types.FLOAT32:
+        msg.data = float(np.float32(pairs['data']))  # as it will arrive; rclpy would keep more
+    elif kind == types.FLOAT64:
         msg.data = pairs['data']
     elif kind == types.BOOL:
         msg.data = pairs['data'] >= 0.5

@@ -101,6 +101,8 @@ class PolicyNode(LifecycleNode):
             timer.reset()
         for topic in self._commands.unheard():
             self.get_logger().warning(f'nobody listens to {topic}; is the controller running?')
+        for problem in self._commands.problems():
+            self.get_logger().warning(problem)
         announce('ready', policy_id=self.value('policy_id'), contract=self.contract.name)
         return result
 
@@ -358,8 +360,15 @@ class PolicyNode(LifecycleNode):
         now_ns = self._now_ns()
         arrived = Counter(self._listener.arrived if self._listener else {})
         level, text, values = health(
-            self.contract, self.loop, self.active, arrived - self._arrived, now_ns
+            self.contract,
+            self.loop,
+            self.active,
+            arrived - self._arrived,
+            now_ns,
+            self._commands.problems() if self._commands else [],
         )
+        if self._commands is not None:
+            values |= self._commands.values()
         self._arrived = arrived
         values = {'policy_id': self.value('policy_id'), **values}
         name = f'{self.get_fully_qualified_name().lstrip("/")}: control loop'

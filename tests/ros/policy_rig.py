@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
+COMMANDS = ('/arm/joint_trajectory', '/gripper/commands')
 
 CONTRACT = """
 name: two_joints
@@ -298,12 +299,12 @@ class Client:
         """Wait for the result of a goal."""
         return self.wait(handle.get_result_async(), timeout_s).result
 
-    def record(self, **goal: Any) -> tuple[Any, str]:
+    def record(self, commands: tuple[str, ...] = COMMANDS, **goal: Any) -> tuple[Any, str]:
         """Record one episode of the policy; return the result and the bag's path."""
         from q_transformer_ros.srv import EndEpisode, StartEpisode
 
         # A recorder that has only just found a topic may miss its first message.
-        for topic in ('/arm/joint_trajectory', '/gripper/commands', '/policy/step'):
+        for topic in (*commands, '/policy/step'):
             self.until(
                 lambda topic=topic: any(
                     info.node_name == 'recorder'

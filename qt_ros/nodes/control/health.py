@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from qt_ros.contract import Contract
 from qt_ros.nodes.control.loop import ControlLoop
@@ -18,10 +18,12 @@ def health(
     active: bool,
     arrived: Mapping[str, int],
     now_ns: int,
+    unanswered: Sequence[str] = (),
 ) -> Health:
     """Return level, message and key-value pairs.
 
-    `arrived`: messages of each topic in the last second.
+    `arrived`: messages of each topic in the last second; `unanswered`: what is wrong with the
+    actions that take commands.
     """
     if contract is None or loop is None:
         return OK, 'not configured', {}
@@ -37,6 +39,8 @@ def health(
         return WARN, '; '.join(stale), values
     if loop.goal is None and loop.last_end is not None and loop.last_end.termination == 'fault':
         return ERROR, f'the last episode ended by a fault: {loop.last_end.message}', values
+    if unanswered:
+        return WARN, '; '.join(unanswered), values
     slow = [
         f'{camera.name} arrives at {arrived.get(camera.topic, 0)} Hz, the contract decides at '
         f'{contract.rate_hz:g} Hz'

@@ -14,12 +14,16 @@ from rclpy.qos import QoSProfile
 
 from qt_ros.commands import decode_command, encode_commands
 from qt_ros.contract import Contract
+from qt_ros.nodes.control.goals import GoalSender
 from qt_ros.nodes.control.records import StepRecord
 from qt_ros.nodes.ros import message_class, new_message, to_stamp
 
 
 class CommandPublisher:
-    """Publishes the commands for a vector of targets: encodes all of them, then publishes all."""
+    """Publishes the commands for a vector of targets: encodes all of them, then publishes all.
+
+    What an action takes is published as well, so that a recording has it.
+    """
 
     def __init__(self, node: LifecycleNode, contract: Contract, qos: QoSProfile) -> None:
         self._contract = contract
@@ -29,6 +33,11 @@ class CommandPublisher:
                 message_class(action.type), action.topic, qos
             )
             for action in contract.action
+        }
+        self._goals = {
+            action.topic: GoalSender(node, action.action, message_class(action.action_type))
+            for action in contract.action
+            if action.action
         }
 
     def send(self, targets: NDArray[np.float64], stamp_ns: int) -> NDArray[np.float64]:
@@ -50,11 +59,28 @@ class CommandPublisher:
         # that waits for the stamped ones moves its clock on.
         for topic in sorted(messages, key=lambda topic: hasattr(messages[topic], 'header')):
             self._publishers[topic].publish(messages[topic])
-        return np.concatenate([decode_command(a, messages[a.topic]) for a in contract.action])
+        sent = [decode_command(action, messages[action.topic]) for action in contract.action]
+        for action, values in zip(contract.action, sent, strict=True):
+            if action.action:
+                goal = message_class(action.action_type).Goal(command=messages[action.topic])
+                self._goals[action.topic].want(tuple(values.tolist()), goal)
+        return np.concatenate(sent)
 
     def unheard(self) -> list[str]:
         """Return the command topics that nobody listens to."""
-        return [t for t, p in self._publishers.items() if p.get_subscription_count() == 0]
+        return [
+            topic
+            for topic, publisher in self._publishers.items()
+            if topic not in self._goals and publisher.get_subscription_count() == 0
+        ]
+
+    def problems(self) -> list[str]:
+        """Say what is wrong with the actions that take commands."""
+        return [problem for goals in self._goals.values() for problem in goals.problems()]
+
+    def values(self) -> dict[str, str]:
+        """Return how many goals went out and what became of them, for diagnostics."""
+        return {k: v for goals in self._goals.values() for k, v in goals.values().items()}
 
     def flush(self, timeout_s: float = 0.5) -> None:
         """Wait until reliable subscribers have what was published."""
@@ -66,6 +92,9 @@ class CommandPublisher:
         for publisher in self._publishers.values():
             self._node.destroy_lifecycle_publisher(publisher)
         self._publishers.clear()
+        for goals in self._goals.values():
+            goals.close()
+        self._goals.clear()
 
 
 def step_message(contract: Contract, record: StepRecord) -> PolicyStep:
