@@ -17,7 +17,7 @@ from typing import Any
 from qt_ros.contract import Contract
 from qt_ros.loop import Attempt, Loop, Settings, record, success_rate
 from qt_ros.loop.attempts import bags_of
-from qt_ros.loop.learning import preset_path
+from qt_ros.presets import preset_path
 from qt_ros.progress import Tasks
 from qt_ros.report import build_report
 from qt_ros.resources import resource

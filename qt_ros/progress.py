@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 
@@ -16,3 +16,16 @@ class Task(Protocol):
 
 # tasks(title, total) opens a task that is shown until the `with` block ends.
 Tasks = Callable[[str, 'float | None'], AbstractContextManager[Task]]
+
+
+class _Silent:
+    """A task that nobody watches."""
+
+    def update(self, done: float, total: float | None = None, note: str | None = None) -> None:
+        pass
+
+
+@contextmanager
+def nobody(title: str, total: float | None = None) -> Iterator[Task]:
+    """Open a task that is shown to nobody."""
+    yield _Silent()

@@ -12,15 +12,8 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import yaml
 
+from training.config_checks import impossible
 from training.errors import TrainingError
-
-EFFICIENTNETS = tuple(f'efficientnet_b{n}' for n in range(4))
-ENCODERS = ('small', *EFFICIENTNETS)
-TEXT_ENCODERS = ('hashed', 'minilm')
-POOLS = ('queries', 'token_learner')
-OBJECTIVES = ('q', 'cloning')
-ERRORS = ('squared', 'cross_entropy', 'hl_gauss')
-CONSERVATIVE = ('mean', 'per_bin', 'softmax')
 
 
 @dataclass(frozen=True)
@@ -137,9 +130,12 @@ class TrainConfig:
                 problems.append(f'{origin}: {name}: {values!r} is not a mapping of keys')
             else:
                 rooms[name] = _room(known[name], values, f'{origin}: {name}', problems)
-        if not problems:
-            config = cls(**rooms)
-            problems = [f'{origin}: {problem}' for problem in _impossible(config)]
+        config, doubtful = cls(**rooms), ' '.join(problems)
+        problems += [
+            f'{origin}: {problem}'
+            for problem in impossible(config)
+            if problem.partition('=')[0] not in doubtful
+        ]
         if problems:
             raise TrainingError(problems)
         return config
@@ -161,15 +157,14 @@ def load_config(preset: Path | None = None, overrides: Sequence[str] = ()) -> Tr
         if not isinstance(content, dict):
             raise TrainingError(f'preset {preset} must be a mapping with the keys {_rooms()}')
         TrainConfig.from_json(content, str(preset))
-    problems = []
+    problems: list[str] = []
     for override in overrides:
         key, equals, text = override.partition('=')
         path = _resolve(key.strip())
         if not equals:
             problems.append(f'override {override!r} is not of the form key=value')
         elif path is None:
-            keys = [*_keys(), *(k.split('.')[1] for k in _keys())]
-            problems.append(_unknown('override', key.strip(), keys))
+            problems.append(_unknown_override(key.strip()))
         else:
             room, name = path
             try:
@@ -178,9 +173,13 @@ def load_config(preset: Path | None = None, overrides: Sequence[str] = ()) -> Tr
                 problems.append(f'override {override!r} has a value that is not YAML: {error}')
                 continue
             content[room] = {**(content.get(room) or {}), name: value}
+    try:
+        config = TrainConfig.from_json(content, 'config')
+    except TrainingError as error:
+        problems += error.problems
     if problems:
         raise TrainingError(problems)
-    return TrainConfig.from_json(content, 'config')
+    return config
 
 
 def _keys() -> list[str]:
@@ -199,6 +198,14 @@ def _resolve(key: str) -> tuple[str, str] | None:
         return None
     room, _, name = found[0].partition('.')
     return room, name
+
+
+def _unknown_override(key: str) -> str:
+    """Name the nearest key, whether it was given with its room or without."""
+    names = {name.split('.')[1]: name for name in _keys()}
+    nearest = difflib.get_close_matches(key, [*names.values(), *names], n=1, cutoff=0.4)
+    hint = f'; did you mean {names.get(nearest[0], nearest[0])!r}?' if nearest else '.'
+    return f'override: unknown key {key!r}{hint} Known: {", ".join(_keys())}'
 
 
 def _unknown(origin: str, key: str, known: Sequence[str] | Mapping[str, Any]) -> str:
@@ -240,112 +247,3 @@ def _convert(value: Any, hint: Any) -> Any:
     if type(value) is not hint:
         raise TypeError
     return value
-
-
-def _has_atoms(loss: LossConfig) -> bool:
-    return loss.objective == 'q' and loss.error == 'hl_gauss'
-
-
-def _impossible(config: TrainConfig) -> list[str]:
-    """Say which values cannot work, each with what is allowed."""
-    model, loss, data, optim = config.model, config.loss, config.data, config.optim
-    checks = [
-        (model.window >= 1, f'model.window={model.window}; at least 1 (the current frame)'),
-        (model.encoder in ENCODERS, f'model.encoder={model.encoder}; {", ".join(ENCODERS)}'),
-        (
-            model.text_encoder in TEXT_ENCODERS,
-            f'model.text_encoder={model.text_encoder}; {", ".join(TEXT_ENCODERS)}',
-        ),
-        (
-            model.text_encoder != 'minilm' or model.text_size == 384,
-            f'model.text_size={model.text_size} with text_encoder=minilm; 384',
-        ),
-        (model.pool in POOLS, f'model.pool={model.pool}; {", ".join(POOLS)}'),
-        (
-            not model.weights or model.encoder in EFFICIENTNETS,
-            f'model.weights with model.encoder={model.encoder}; only an EfficientNet has any',
-        ),
-        (
-            1 < len(model.channels) == len(model.kernels) == len(model.strides),
-            'model.channels, kernels and strides must have the same length, at least 2',
-        ),
-        (all(k % 2 for k in model.kernels), f'model.kernels={model.kernels}; odd numbers only'),
-        (min((*model.strides, 1)) >= 1, f'model.strides={model.strides}; at least 1 each'),
-        (
-            model.image_tokens >= 1 and model.maps % model.image_tokens == 0,
-            f'model.maps={model.maps}; a multiple of image_tokens={model.image_tokens}',
-        ),
-        (
-            model.heads >= 1 and model.width % model.heads == 0,
-            f'model.width={model.width}; a multiple of heads={model.heads}',
-        ),
-        (model.layers >= 1, f'model.layers={model.layers}; at least 1'),
-        (0 <= loss.gamma <= 1, f'loss.gamma={loss.gamma}; between 0 and 1'),
-        (loss.target in ('per_dim', 'n_step'), f'loss.target={loss.target}; per_dim or n_step'),
-        (loss.objective in OBJECTIVES, f'loss.objective={loss.objective}; q or cloning'),
-        (loss.error in ERRORS, f'loss.error={loss.error}; {", ".join(ERRORS)}'),
-        (
-            model.atoms >= 8 if _has_atoms(loss) else model.atoms == 1,
-            f'model.atoms={model.atoms} with loss.objective={loss.objective} and'
-            f' loss.error={loss.error}; Q by hl_gauss needs 8 or more (51 is usual), all else 1',
-        ),
-        (
-            loss.conservative in CONSERVATIVE,
-            f'loss.conservative={loss.conservative}; {", ".join(CONSERVATIVE)}',
-        ),
-        (model.temperature > 0, f'model.temperature={model.temperature}; above 0'),
-        (
-            loss.objective == 'cloning' or not model.return_token,
-            'model.return_token=true; only for loss.objective=cloning: Q predicts the return',
-        ),
-        (loss.alpha >= 0, f'loss.alpha={loss.alpha}; 0 or more'),
-        (0 <= loss.smoothing <= 1, f'loss.smoothing={loss.smoothing}; between 0 and 1'),
-        (
-            data.segment >= 1 and data.batch >= 1 and data.batch % data.segment == 0,
-            f'data.batch={data.batch}; a multiple of segment={data.segment}, at least 1',
-        ),
-        (
-            not model.freeze_encoder or bool(model.weights),
-            'model.freeze_encoder=true; needs model.weights: noise is not worth keeping',
-        ),
-        (data.shift_px >= 0, f'data.shift_px={data.shift_px}; 0 or more'),
-        (
-            0 <= data.color_jitter < 1,
-            f'data.color_jitter={data.color_jitter}; at least 0, below 1',
-        ),
-        (
-            not data.cache_features
-            or (model.freeze_encoder and data.shift_px == 0 and data.color_jitter == 0),
-            'data.cache_features=true; needs model.freeze_encoder=true, data.shift_px=0 and'
-            ' data.color_jitter=0: stored features are those of the frames as they are',
-        ),
-        (
-            data.success_fraction is None or 0 <= data.success_fraction <= 1,
-            f'data.success_fraction={data.success_fraction}; null or between 0 and 1',
-        ),
-        (
-            0 <= data.relabel_fraction <= 1,
-            f'data.relabel_fraction={data.relabel_fraction}; between 0 and 1',
-        ),
-        (optim.steps >= 1, f'optim.steps={optim.steps}; at least 1'),
-        (optim.lr > 0, f'optim.lr={optim.lr}; above 0'),
-        (
-            optim.accumulate >= 1 and (data.batch // max(1, data.segment)) >= optim.accumulate,
-            f'optim.accumulate={optim.accumulate}; 1 to the number of segments in a batch',
-        ),
-        (0 <= optim.ema < 1, f'optim.ema={optim.ema}; at least 0, below 1'),
-        (optim.clip_norm > 0, f'optim.clip_norm={optim.clip_norm}; above 0'),
-        (
-            min(optim.log_every, optim.save_every) >= 1,
-            f'optim.log_every={optim.log_every}, save_every={optim.save_every}; at least 1 each',
-        ),
-        (
-            min(optim.keep, optim.threads, optim.histogram_every) >= 0,
-            'optim.keep, threads and histogram_every; 0 or more',
-        ),
-        (
-            optim.ahead is None or optim.ahead >= 0,
-            f'optim.ahead={optim.ahead}; null, or 0 or more',
-        ),
-    ]
-    return [text for good, text in checks if not good]

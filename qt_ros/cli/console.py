@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 from qt_ros.progress import Task
@@ -20,6 +21,7 @@ from qt_ros.spelling import printable
 DONE, FAILED, PARTLY = 0, 1, 3  # 2 is argparse's: wrong usage
 STOPPED = 130
 LOG_EVERY_S = 15.0
+SPEED_OVER_S = 300.0  # a training step of a large network takes seconds
 
 
 class Console:
@@ -76,7 +78,7 @@ class Console:
 
 
 class _Bar:
-    """A bar on the terminal with elapsed and remaining time, and a line of remarks below it."""
+    """A bar on the terminal with elapsed and remaining time, and remarks on the lines below it."""
 
     def __init__(self, title: str, total: float | None) -> None:
         from rich.console import Console as Rich
@@ -98,8 +100,10 @@ class _Bar:
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(compact=True),
+            speed_estimate_period=SPEED_OVER_S,
         )
         self._id = self._progress.add_task(title, total=total)
+        self._fresh = True
         self._note = Text(style='dim', no_wrap=True, overflow='ellipsis')
         self._live = Live(
             Group(self._progress, self._note),
@@ -116,27 +120,44 @@ class _Bar:
         self._live.stop()
 
     def update(self, done: float, total: float | None = None, note: str | None = None) -> None:
+        if self._fresh:  # what was done before, such as the steps of a resumed run, tells no speed
+            task = self._progress.tasks[0]
+            began = task.start_time
+            self._progress.reset(self._id, completed=int(done), total=total)
+            task.start_time = began
+            self._fresh = False
         self._progress.update(self._id, completed=done, total=total)
         if note is not None:
-            self._note.plain = f'  {note}'
+            self._note.plain = '\n'.join(f'  {line}' for line in note.splitlines())
 
 
 class _Log:
-    """A line at the start, one every few seconds, and one at the end."""
+    """A line at the start, one every few seconds that says what is left, and one at the end."""
 
     def __init__(self, title: str, total: float | None, console: Console) -> None:
         self._title, self._total, self._console = title, total, console
         self._start_s = self._last_s = time.monotonic()
         self._done, self._note = 0.0, ''
+        self._first: tuple[float, float] | None = None  # (time [s], done) of the first update
         console.say(f'{title} ...')
 
     def update(self, done: float, total: float | None = None, note: str | None = None) -> None:
         self._done = done
         self._total = self._total if total is None else total
-        self._note = self._note if note is None else note
-        if time.monotonic() - self._last_s >= LOG_EVERY_S:
-            self._last_s = time.monotonic()
-            self._say('')
+        self._note = self._note if note is None else ', '.join(note.splitlines())
+        now_s = time.monotonic()
+        self._first = self._first or (now_s, done)
+        if now_s - self._last_s >= LOG_EVERY_S:
+            self._last_s = now_s
+            self._say(self._left(now_s))
+
+    def _left(self, now_s: float) -> str:
+        """Say how long it will take at the speed so far, nothing if that is not known yet."""
+        if not self._total or self._first is None or self._done <= self._first[1]:
+            return ''
+        speed = (self._done - self._first[1]) / (now_s - self._first[0])
+        seconds = round(max(0.0, self._total - self._done) / speed)
+        return f', {timedelta(seconds=seconds)} left'
 
     def finish(self) -> None:
         self._say(f' in {time.monotonic() - self._start_s:.1f} s')

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import textwrap
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from qt_ros.cli.arguments import positive
 from qt_ros.cli.console import DONE, STOPPED, Console
 from qt_ros.errors import QtRosError
+from qt_ros.presets import preset_path, presets
+from qt_ros.progress import nobody
+
+if TYPE_CHECKING:
+    from training.train import TrainResult
 
 HELP = 'learn a policy from datasets'
 DESCRIPTION = (
@@ -20,6 +27,12 @@ TAKES_SETTINGS = True  # key=value may stand anywhere on the line
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.description = textwrap.fill(DESCRIPTION, 79)
+    parser.epilog = 'presets:\n' + '\n'.join(
+        textwrap.fill(f'{name:<8}{purpose}', 79, initial_indent='  ', subsequent_indent=' ' * 10)
+        for name, purpose in presets().items()
+    )
     parser.add_argument(
         'inputs', nargs='+', metavar='DATASET|key=value', help='datasets, and settings to change'
     )
@@ -28,7 +41,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         '--preset',
         default='small',
         metavar='P',
-        help='tiny, small, base, large or a YAML file (small)',
+        help='one of those below, or a YAML file (small)',
     )
     parser.add_argument('--steps', type=positive, metavar='N', help='training steps')
     parser.add_argument('--resume', action='store_true', help='go on with the run in RUN')
@@ -43,7 +56,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, console: Console) -> int:
     """Train and say what came out."""
-    from qt_ros.loop.learning import learn, preset_path
+    from qt_ros.loop.learning import leads, learn
     from training.config import load_config
 
     settings = [text for text in args.inputs if '=' in text and not Path(text).exists()]
@@ -59,17 +72,21 @@ def run(args: argparse.Namespace, console: Console) -> int:
         datasets,
         args.out,
         config,
-        console.task,
+        console.task if leads() else nobody,
         title=f'Training {args.out.name}',
         resume=args.resume,
         init_from=args.init_from,
     )
+    if leads():
+        _report(console, args.out, result)
+    return STOPPED if result.stopped else DONE
+
+
+def _report(console: Console, out: Path, result: TrainResult) -> None:
+    """Say what came out."""
     console.result(result)
     console.print(
-        f'{result.policy_id}: {result.steps} steps in {result.seconds:.0f} s; '
-        f'the run is in {args.out}'
+        f'{result.policy_id}: {result.steps} steps in {result.seconds:.0f} s; the run is in {out}'
     )
     if result.stopped:
         console.say('stopped by hand; a checkpoint is saved, --resume goes on from it')
-        return STOPPED
-    return DONE

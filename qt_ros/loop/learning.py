@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qt_ros.dataset import build_cache
-from qt_ros.progress import Tasks
-from qt_ros.resources import resource
+from qt_ros.dataset.files import Busy
+from qt_ros.progress import Task, Tasks
 
 if TYPE_CHECKING:
     from training.config import TrainConfig
@@ -32,10 +34,16 @@ def learn(
     caches = []
     for dataset in datasets:
         with tasks(f'Cache of {dataset.name}', None) as task:
-            caches.append(build_cache(dataset, task.update))
+            caches.append(_built(dataset, task))
+    from training.metrics import read_metrics
     from training.train import train  # after the cheap checks: loading torch takes seconds
 
     with tasks(title, None) as task:
+        before = read_metrics(out)[-1:] if resume else []
+        for row in before:
+            task.update(row['step'], config and config.optim.steps, figures(row))
+        if not before:
+            task.update(0, config and config.optim.steps)
         return train(
             caches,
             out,
@@ -46,24 +54,39 @@ def learn(
         )
 
 
-def figures(row: Mapping[str, float]) -> str:
-    """Write a row of training figures in short.
+def figures(row: Mapping[str, float]) -> str | None:
+    """Write a row of training figures in short, on two lines that fit into 80 columns.
 
-    Example: 'loss 0.412 (td 0.310, cons. 0.013), Q success 0.71 failure 0.30, gap 0.55, ...'
+    None where there are none yet. Example:
+    'loss 0.412: td 0.310, conservative 0.013; gradient 0.52, 912 transitions/s' and
+    'Q on successes 0.71, on failures 0.30, on bins not in the data 0.016, gap 0.55'
     """
+    if 'loss' not in row:
+        return None
     return (
-        f'loss {row["loss"]:.3f} (td {row["td"]:.3f}, cons. {row["conservative"]:.3f}), '
-        f'Q success {row["q_success"]:.2f} failure {row["q_failure"]:.2f}, '
-        f'gap {row["gap"]:.2f}, {row["transitions_per_s"]:.0f} transitions/s'
+        f'loss {row["loss"]:.3g}: td {row["td"]:.3g}, conservative {row["conservative"]:.3g}; '
+        f'gradient {row["grad_norm"]:.3g}, {row["transitions_per_s"]:.0f} transitions/s\n'
+        f'Q on successes {row["q_success"]:.2f}, on failures {row["q_failure"]:.2f}, '
+        f'on bins not in the data {row["q_others"]:.2g}, gap {row["gap"]:.2f}'
     )
 
 
-def preset_path(name: str) -> Path:
-    """Return the file of a preset: a path as it is, or the name of one that comes along.
+def _built(dataset: Path, task: Task) -> Path:
+    """Return the cache of a dataset; of several processes one builds it and the others wait."""
+    while True:
+        try:
+            return build_cache(dataset, task.update)
+        except Busy:
+            if alone():
+                raise
+            time.sleep(1.0)
 
-    Raises QtRosError that lists those.
-    """
-    path = Path(name)
-    if path.suffix in ('.yaml', '.yml', '.json') or path.exists():
-        return path
-    return resource(f'config/training/{name}.yaml')
+
+def alone() -> bool:
+    """Say whether this is no process of `torchrun`."""
+    return int(os.environ.get('WORLD_SIZE', '1')) == 1
+
+
+def leads() -> bool:
+    """Say whether this is the process that talks, of those that `torchrun` started or alone."""
+    return os.environ.get('RANK', '0') == '0'

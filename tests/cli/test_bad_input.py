@@ -118,7 +118,7 @@ def test_settings_that_do_not_exist_are_all_named(
     out = tmp_path / 'run'
     found = qt_ros('train', dataset, '--out', out, 'optim.stepz=3', 'loss.alfa=1')
     refused(found, 'optim.stepz', 'optim.steps', 'loss.alfa', 'loss.alpha')
-    refused(qt_ros('train', dataset, '--out', out, '--preset', 'huge'), 'huge', 'tiny.yaml')
+    refused(qt_ros('train', dataset, '--out', out, '--preset', 'smal'), "'small'", 'tiny')
     assert not out.exists()
 
 

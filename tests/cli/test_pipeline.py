@@ -26,7 +26,7 @@ def test_train_says_how_it_goes(qt_ros: Command, dataset: Path, tmp_path: Path) 
     found = qt_ros('train', dataset, '--out', run, '--steps', '10', *TINY, '--json')
     assert found.status == 0
     assert found.data['steps'] == 10
-    for word in ('loss', 'Q success', 'failure', 'gap', 'transitions/s'):
+    for word in ('loss', 'Q on successes', 'failure', 'gap', 'transitions/s'):
         assert word in found.err
     again = qt_ros('train', dataset, '--out', run, '--resume', '--steps', '15', '--json')
     assert again.data['steps'] == 15

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from training.config import TrainConfig, load_config
+from training.config_checks import CHOICES, RANGES
 from training.errors import TrainingError
 
 
@@ -35,10 +36,20 @@ def test_overrides_with_and_without_room():
         ('loss.target=best', 'n_step'),
         ('model.maps=30', 'multiple of image_tokens'),
         ('data.batch=10', 'multiple of segment'),
-        ('model.window=0', 'at least 1'),
-        ('optim.ema=1.0', 'below 1'),
+        ('model.window=0', 'between 1 and'),
+        ('optim.ema=1.0', 'between 0 and'),
         ('model.kernels=[4, 3, 3]', 'odd'),
         ('loss.alpha=.nan', 'loss.alpha'),
+        ('optim.lr=.inf', 'between'),
+        ('optim.warmup_steps=-1', 'optim.warmup_steps=-1'),
+        ('model.channels=[8, 8]', 'as many as kernels'),
+        ('model.channels=[8, 0, 8]', 'at least 1 each'),
+        ('model.kernels=[3, -3, 3]', 'at least 1 each'),
+        ('optim.accumulate=9', '1 to the number of segments in a batch, 8'),
+        ('data.success_fraction=0.05', 'of 8 segments in a batch that is 0'),
+        ('model.weights=a.safetensors', 'only an EfficientNet'),
+        ('model.return_token=true', 'cloning'),
+        ('model.atoms=51', 'hl_gauss'),
     ],
 )
 def test_a_bad_override_names_what_is_allowed(override, words):
@@ -54,6 +65,29 @@ def test_all_problems_are_reported_at_once(tmp_path):
     assert len(error.value.problems) == 3
     assert "'model'" in str(error.value)
     assert "'alpha'" in str(error.value)
+
+
+def test_overrides_with_all_kinds_of_mistakes_are_reported_at_once():
+    wrong = ['loss.alfa=1', 'alpha', 'model.width=wide', 'gamma=2', 'data.batch=10', 'layers=0']
+    with pytest.raises(TrainingError) as error:
+        load_config(None, wrong)
+    assert len(error.value.problems) == len(wrong)
+    words = str(error.value)
+    for each in ("'loss.alpha'?", 'key=value', "'wide'", 'loss.gamma=2', 'segment=8', 'layers=0'):
+        assert each in words
+    # What could not be read has no other problem.
+    with pytest.raises(TrainingError) as error:
+        load_config(None, ['model.window=none at all'])
+    assert len(error.value.problems) == 1
+
+
+def test_every_number_has_a_range_and_every_name_its_choices():
+    free = {'model.weights', 'optim.device'}
+    checked = {*RANGES, *CHOICES, *free}
+    for room, values in load_config().to_json().items():
+        for name, value in values.items():
+            plain = isinstance(value, (bool, tuple, list))
+            assert plain or f'{room}.{name}' in checked, f'{room}.{name}'
 
 
 @pytest.mark.parametrize('text', ['[1, 2]', 'loss: 3', 'a: b: c', '"just text"'])
