@@ -27,6 +27,7 @@ from training.health import Health, not_finite
 from training.histograms import snapshot
 from training.learner import Learner, learning_rate
 from training.loading import batches, useful_ahead
+from training.memory import kept_memory
 from training.metrics import MetricsLog, read_metrics
 from training.model import QTransformer
 from training.signature import Signature
@@ -103,7 +104,8 @@ def train(
         checkpoint.remove_leftovers(out)
         checkpoint.write_json(out / 'config.json', config.to_json())
     workers.wait()
-    result = _Run(out, config, replay, learner, progress).go(step, seconds)
+    with kept_memory():
+        result = _Run(out, config, replay, learner, progress).go(step, seconds)
     workers.leave()
     return result
 
