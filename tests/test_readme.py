@@ -10,7 +10,7 @@ import pytest
 import yaml
 from test_launch_files import LAUNCH_FILES, arguments, described
 
-from qt_ros.cli.main import build_parser
+from qt_ros.cli.main import parse
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
@@ -30,7 +30,7 @@ def test_commands_are_ones_that_exist(command: str) -> None:
         makefile = (ROOT / 'Makefile').read_text(encoding='utf-8')
         assert all(re.search(rf'^{target}:', makefile, re.MULTILINE) for target in words[1:])
     elif words[0] == 'qt-ros':
-        build_parser().parse_args(words[1:])  # exits with status 2 where it would for a user
+        parse(words[1:])  # exits with status 2 where it would for a user
     elif words[1] == 'launch':
         file = next(path for path in LAUNCH_FILES if path.name == words[3])
         assert words[2] == 'q_transformer_ros'

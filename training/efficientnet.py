@@ -188,7 +188,9 @@ class EfficientNet(nn.Module):
         if problems:
             raise TrainingError(
                 f'{origin} does not hold this network as torchvision or timm name it:'
-                f' {len(problems)} of {len(own)} entries do not fit, first {problems[0]}'
+                f' {len(problems)} of {len(own)} entries do not fit, first {problems[0]}; it holds'
+                f' {len(weights)}, such as {next(iter(weights), "none")}. Save the state_dict of'
+                ' the very network that model.encoder names'
             )
         self.load_state_dict(found, strict=False)
 

@@ -198,7 +198,10 @@ def batch_loss(
         td, conservative = _q_losses(model, target, batch, logits, bins, config, counts)
     loss = td + config.alpha * conservative
     with torch.no_grad():
-        figures = _figures(model.q(logits.detach()), bins, batch, model.counts)
+        seen = logits.detach()
+        # Cloning has no Q: its figures are probabilities of bins.
+        q = seen.softmax(-1) if config.objective == 'cloning' else model.q(seen)
+        figures = _figures(q, bins, batch, model.counts)
     parts = {'loss': loss.detach(), 'td': td.detach(), 'conservative': conservative.detach()}
     return loss, {**parts, **figures}
 

@@ -96,6 +96,51 @@ def test_names_of_torchvision_and_timm():
         assert net._outer_name(ours, _timm_name) == timm
 
 
+def test_both_namings_give_the_same_network():
+    from training.efficientnet import _timm_name, _torchvision_name
+
+    net = EfficientNet('efficientnet_b0', 16, frozen=True)
+    weights, loaded = torchvision_weights(net), []
+    for rename in (_torchvision_name, _timm_name):
+        named = {
+            net._outer_name(key, rename): weights[net._outer_name(key, _torchvision_name)]
+            for key in net.state_dict()
+            if 'film' not in key
+        }
+        other = EfficientNet('efficientnet_b0', 16, frozen=True)
+        other.load_imagenet({**named, 'classifier.weight': torch.zeros(2)}, 'made')
+        loaded.append(other.state_dict())
+    assert all(
+        torch.equal(loaded[0][key], loaded[1][key]) for key in loaded[0] if 'film' not in key
+    )
+
+
+@pytest.mark.parametrize(
+    ('damage', 'words'),
+    [
+        ('partial', 'features.7.0.block.3.1.weight is missing'),
+        ('shape', r'features.0.0.weight is \(3,\), not \(32, 3, 3, 3\)'),
+        ('prefix', 'such as backbone.features'),
+        ('empty', 'such as none'),
+    ],
+)
+def test_weights_that_do_not_fit_are_described_and_nothing_is_loaded(damage, words):
+    net = EfficientNet('efficientnet_b0', 16, frozen=True)
+    weights = torchvision_weights(net)
+    if damage == 'partial':
+        del weights['features.7.0.block.3.1.weight']
+    elif damage == 'shape':
+        weights['features.0.0.weight'] = torch.zeros(3)
+    elif damage == 'prefix':
+        weights = {f'backbone.{key}': value for key, value in weights.items()}
+    else:
+        weights = {}
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    with pytest.raises(TrainingError, match=words):
+        net.load_imagenet(weights, 'made')
+    assert all(torch.equal(before[key], value) for key, value in net.state_dict().items())
+
+
 def test_a_run_starts_from_a_file_of_weights(cache, tmp_path, small_config):
     net = EfficientNet('efficientnet_b0', 16, frozen=True)
     weights = torchvision_weights(net)
