@@ -16,6 +16,7 @@ from training import checkpoint
 from training.config import TrainConfig
 from training.errors import TrainingError
 from training.model import Past, QTransformer
+from training.packed import prepare
 from training.signature import Signature
 from training.text import encode_text, nearest
 
@@ -103,20 +104,28 @@ class Policy:
         policy_id: str = '',
         embeddings: Mapping[str, np.ndarray] | None = None,
         device: torch.device | None = None,
+        weights: str = 'float32',
     ) -> None:
         self.device = device or torch.device('cpu')
         self.model = model.to(self.device).eval().requires_grad_(False)
+        prepare(self.model, weights)
         self.signature = signature
         self.policy_id = policy_id
         self.embeddings = dict(embeddings or {})
         self._session: Session | None = None
 
     @classmethod
-    def load(cls, path: Path, device: str = 'cpu', threads: int | None = None) -> Policy:
+    def load(
+        cls,
+        path: Path,
+        device: str = 'cpu',
+        threads: int | None = None,
+        weights: str = 'float32',
+    ) -> Policy:
         """Load the latest checkpoint of a run, or a checkpoint folder.
 
-        threads: of torch in this process, None to leave them. Raises TrainingError if there is no
-        checkpoint or it is damaged.
+        threads: of torch in this process, None to leave them; weights: float32, bfloat16 or int8,
+        see `packed.prepare`. Raises TrainingError if there is no checkpoint or it is damaged.
         """
         folder = checkpoint.find(path)
         state = checkpoint.read_state(folder)
@@ -135,6 +144,7 @@ class Policy:
                 for text, values in state['instructions'].items()
             },
             device=torch.device(device),
+            weights=weights,
         )
 
     @property

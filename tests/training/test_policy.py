@@ -3,11 +3,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from training.cache import Cache
 from training.data import Replay
 from training.errors import TrainingError
-from training.policy import Policy
+from training.policy import GUESSED, Policy
 from training.text import encode_text
 from training.train import train
 
@@ -196,3 +198,106 @@ def test_several_episodes_at_once_decide_as_each_alone(run, cache):
     with pytest.raises(TrainingError, match='state'):
         policy.act_all(sessions[:2], [runs[0][0][0], replace(runs[1][0][0], state=np.zeros(9))])
     assert all(map(torch.equal, before, sessions[0].frames))
+
+
+def test_looking_ahead_and_observing_first_change_no_decision(run, cache):
+    """Whatever is done early, the decisions are those of `act`, to the bit."""
+    plain, ahead, apart = (Policy.load(run) for _ in range(3))
+    seen, instruction = observations(cache, 0)
+    for each in (plain, ahead, apart):
+        each.reset(instruction)
+    ahead.look_ahead()  # nothing to look ahead from yet
+    for number, observation in enumerate(seen):
+        expected = plain.act(observation)
+        early = ahead.act(observation)
+        ahead.look_ahead()
+        if number % 2:
+            ahead.look_ahead()
+        apart.observe(observation)
+        late = apart.decide()
+        again = apart.decide()
+        assert np.array_equal(early.q, expected.q)
+        assert np.array_equal(late.q, expected.q)
+        assert again.bins.tolist() == late.bins.tolist()
+    ahead.reset(instruction)  # a new episode does not see what was prepared for the old one
+    plain.reset(instruction)
+    assert np.array_equal(ahead.act(seen[0]).q, plain.act(seen[0]).q)
+
+
+def test_an_observation_between_looking_ahead_and_deciding_is_seen(run, cache):
+    policy, other = Policy.load(run), Policy.load(run)
+    seen, instruction = observations(cache, 0)
+    for each in (policy, other):
+        each.reset(instruction)
+        each.act(seen[0])
+    policy.look_ahead()
+    for each in (policy, other):
+        each.observe(seen[1])
+        each.observe(seen[2])
+    decided, expected = policy.decide(), other.decide()
+    assert decided.bins.tolist() == expected.bins.tolist()
+    assert np.allclose(decided.q, expected.q, atol=1e-6)
+
+
+def test_deciding_before_any_observation_says_so(run):
+    policy = Policy.load(run)
+    for act in (policy.decide, lambda: policy.observe(Seen({}, np.zeros(3)))):
+        with pytest.raises(TrainingError, match='reset'):
+            act()
+    policy.look_ahead()
+    policy.reset('go left')
+    with pytest.raises(TrainingError, match='no observation yet'):
+        policy.decide()
+
+
+def test_more_episodes_than_are_guessed_for_decide_as_each_alone(run, cache):
+    policy = Policy.load(run)
+    seen, instruction = observations(cache, 0)
+    sessions = [policy.start(instruction) for _ in range(GUESSED + 2)]
+    policy.reset(instruction)
+    for observation in seen[:3]:
+        together = policy.act_all(sessions, [observation] * len(sessions))
+        alone = policy.act(observation)
+        assert all(each.bins.tolist() == alone.bins.tolist() for each in together)
+
+
+@settings(
+    max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
+)
+@given(data=st.data())
+def test_score_and_advantage_are_what_they_are_defined_to_be(steady, data):
+    """Q of the last dimension; Q of each dimension minus its best, both given those before."""
+    policy, seen, instruction = steady
+    steps = data.draw(st.integers(0, 3), label='steps before')
+    policy.reset(instruction)
+    for observation in seen[:steps]:
+        policy.act(observation)
+    number = data.draw(st.integers(1, 5), label='actions')
+    bins = np.array(
+        [[data.draw(st.integers(0, n - 1)) for n in policy.signature.bins] for _ in range(number)]
+    )
+    actions = policy.signature.action.to_values(bins)
+    passes, run = [], policy.model._run
+    policy.model._run = lambda *given: passes.append(len(given[0])) or run(*given)
+    try:
+        scores = policy.score(seen[steps], actions)
+    finally:
+        policy.model._run = run
+    assert passes == [1, number]  # the window once, then one pass for all actions and dimensions
+    model, session = policy.model, policy._session
+    with torch.no_grad():
+        frames, present = session.window(policy._encode([seen[steps]], session.text))
+        for row in range(number):
+            chosen = torch.from_numpy(bins[row : row + 1])
+            q = model.q(model.logits(frames, present, session.text, chosen))[0].numpy()
+            taken = q[np.arange(3), bins[row]]
+            assert scores[row] == pytest.approx(taken[-1], abs=1e-5)
+            short = policy.advantage(seen[steps], actions[row])
+            assert np.allclose(short, taken - q.max(-1), atol=1e-5)
+            assert (short <= 0).all()
+
+
+@pytest.fixture
+def steady(run, cache):
+    policy = Policy.load(run)
+    return policy, *observations(cache, 0)
