@@ -5,7 +5,10 @@
         "{instruction: 'push the red block to the left', max_duration_s: 20.0}"
 
 With `record:=true contract:=FILE` the recorder runs beside it and records from
-`/recorder/start_episode` to `/recorder/end_episode`.
+`/recorder/start_episode` to `/recorder/end_episode`. With `controllers:="arm_controller ..."` a
+running ros2_control first gets the controllers that take the commands. `namespace:=left` names the
+nodes `/left/policy` and `/left/recorder`; the topics of a contract are absolute and stay, unless
+`remaps` says otherwise.
 """
 
 from launch import LaunchDescription
@@ -13,16 +16,18 @@ from launch.actions import (
     DeclareLaunchArgument,
     GroupAction,
     IncludeLaunchDescription,
+    OpaqueFunction,
     Shutdown,
 )
 from launch.conditions import IfCondition
 from launch.launch_description_sources import PythonLaunchDescriptionSource
-from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
-from launch_ros.actions import Node, PushRosNamespace
+from launch.substitutions import LaunchConfiguration, PathJoinSubstitution, PythonExpression
+from launch_ros.actions import Node, PushRosNamespace, SetRemap
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
 SHARE = FindPackageShare('q_transformer_ros')
+CONTROLLERS = PathJoinSubstitution([SHARE, 'config', 'ros2_control', 'block_arm_controllers.yaml'])
 # name: (type, default or None where it has to be given, description)
 POLICY = {
     'checkpoint': (str, None, 'Run folder (its latest checkpoint) or checkpoint folder.'),
@@ -36,37 +41,80 @@ POLICY = {
     'start_timeout_s': (float, '10.0', 'How long the robot is waited for [s].'),
 }
 OTHER = {
+    'params_file': (str, '', 'More parameters of the policy (YAML); those above come first.'),
     'namespace': (str, '', 'Of the nodes.'),
+    'remaps': (str, '', 'Topics to exchange, FROM:=TO with blanks between, for both nodes.'),
     'record': (bool, 'false', 'Run the recorder as well; it needs `contract`.'),
     'out': (str, 'bags', 'Folder that the bags are put into.'),
+    'controllers': (str, '', 'Controllers of ros2_control to start first; empty: none.'),
+    'controllers_file': (str, CONTROLLERS, 'Their parameters (YAML).'),
+    'controller_manager': (str, '/controller_manager', 'Who runs them.'),
 }
 
 
+def remaps(context) -> list:
+    """Return the remappings that were asked for."""
+    rules = LaunchConfiguration('remaps').perform(context).split()
+    wrong = [rule for rule in rules if len(rule.split(':=')) != 2]
+    if wrong:
+        raise RuntimeError(
+            f'remaps: {" ".join(wrong)}; needed: FROM:=TO with blanks between, such as '
+            '"/joint_states:=/left/joint_states"'
+        )
+    return [SetRemap(*rule.split(':=')) for rule in rules]
+
+
+def policy(context) -> list:
+    """Return the policy node."""
+    given = {
+        name: ParameterValue(LaunchConfiguration(name), value_type=kind)
+        for name, (kind, _, _) in POLICY.items()
+    }
+    more = LaunchConfiguration('params_file').perform(context)
+    return [
+        Node(
+            package='q_transformer_ros',
+            executable='policy',
+            name='policy',
+            parameters=[more, given] if more else [given],
+            output='screen',
+            on_exit=Shutdown(reason='the policy ended'),
+        )
+    ]
+
+
+def included(file: str, names: tuple, condition: IfCondition) -> IncludeLaunchDescription:
+    """Return another launch file of this package with some of the arguments of this one."""
+    return IncludeLaunchDescription(
+        PythonLaunchDescriptionSource(PathJoinSubstitution([SHARE, 'launch', file])),
+        launch_arguments={name: LaunchConfiguration(name) for name in names}.items(),
+        condition=condition,
+    )
+
+
 def generate_launch_description() -> LaunchDescription:
-    """Start the policy, and the recorder if asked for."""
+    """Start the policy, and the recorder and the controllers if asked for."""
     declared = [
         DeclareLaunchArgument(name, default_value=default, description=description)
         for name, (_, default, description) in {**POLICY, **OTHER}.items()
     ]
-    policy = Node(
-        package='q_transformer_ros',
-        executable='policy',
-        name='policy',
-        parameters=[
-            {
-                name: ParameterValue(LaunchConfiguration(name), value_type=kind)
-                for name, (kind, _, _) in POLICY.items()
-            }
-        ],
-        output='screen',
-        on_exit=Shutdown(reason='the policy ended'),
+    asked = PythonExpression(["'", LaunchConfiguration('controllers'), "' != ''"])
+    controllers = included(
+        'ros2_control.launch.py',
+        ('controllers', 'controllers_file', 'controller_manager'),
+        IfCondition(asked),
     )
-    recorder = IncludeLaunchDescription(
-        PythonLaunchDescriptionSource(PathJoinSubstitution([SHARE, 'launch', 'record.launch.py'])),
-        launch_arguments={
-            name: LaunchConfiguration(name) for name in ('contract', 'use_sim_time', 'out')
-        }.items(),
-        condition=IfCondition(LaunchConfiguration('record')),
+    recorder = included(
+        'record.launch.py',
+        ('contract', 'use_sim_time', 'out'),
+        IfCondition(LaunchConfiguration('record')),
     )
-    namespace = PushRosNamespace(LaunchConfiguration('namespace'))
-    return LaunchDescription([*declared, GroupAction([namespace, policy, recorder])])
+    nodes = GroupAction(
+        [
+            PushRosNamespace(LaunchConfiguration('namespace')),
+            OpaqueFunction(function=remaps),
+            OpaqueFunction(function=policy),
+            recorder,
+        ]
+    )
+    return LaunchDescription([*declared, controllers, nodes])

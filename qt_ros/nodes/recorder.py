@@ -50,7 +50,7 @@ from qt_ros.nodes.ros import (
 
 CLOCK_TOPIC = '/clock'
 CLOCK_TYPE = 'rosgraph_msgs/msg/Clock'
-STEP_TOPIC = '/policy/step'
+STEP_TOPIC = 'policy/step'  # in the recorder's own namespace: that of its policy
 STEP_TYPE = 'q_transformer_ros/msg/PolicyStep'
 EVENT_TYPE = 'q_transformer_ros/msg/EpisodeEvent'
 FIRST_S = 2.0  # that an episode waits at most for streams that were never heard yet
@@ -88,11 +88,17 @@ class Recorder(Node):
         self._events_topic = events
         self._events = self.create_publisher(EpisodeEvent, events, EVENTS)
         self._observed = {item.topic for item in self.contract.observed} | set(self._extra)
-        topics = {**self.contract.topics, STEP_TOPIC: STEP_TYPE, events: EVENT_TYPE, **self._extra}
+        self._steps = self.resolve_topic_name(STEP_TOPIC)
+        topics = {
+            **self.contract.topics,
+            self._steps: STEP_TYPE,
+            events: EVENT_TYPE,
+            **self._extra,
+        }
         self._recorded = topics
         clock = {CLOCK_TOPIC: CLOCK_TYPE} if isinstance(self._log_clock, SimLogClock) else {}
         self._topics = RawTopics(
-            self, {**clock, **topics}, self._on_message, live_only=(events, STEP_TOPIC)
+            self, {**clock, **topics}, self._on_message, live_only=(events, self._steps)
         )
         self.create_service(StartEpisode, '~/start_episode', self._on_start)
         self.create_service(EndEpisode, '~/end_episode', self._on_end)
@@ -327,7 +333,7 @@ class Recorder(Node):
                 'bytes': count.bytes,
                 'before_start': count.early,
             }
-            expected = topic != STEP_TOPIC or start.source != 'teleop'
+            expected = topic != self._steps or start.source != 'teleop'
             if expected and not during:
                 silent.append(topic)
         if silent:
