@@ -203,10 +203,11 @@ class QTransformer(nn.Module):
         Equals the argmax chain over `logits`, but nothing is computed twice. past: from
         `look_back`; newest: (N, frame_length, width), the newest frame; present: (N, window).
 
-        guess: (N, A) bins, None for none. All dimensions then look at once at the guess of those
+        guess: (N, A) bins, None for none. Dimensions then look at once at the guess of those
         before them. Where a guess was right, the next dimension's answer stands too; where it was
         not, the answers make the next guess. The chain is the same, in A passes at worst and in
-        one at best, and a pass costs little more than reading the weights.
+        one at best, and a pass costs little more than reading the weights. The more guesses were
+        right, the further ahead the next pass looks.
         """
         rows, before = len(newest), past[0][0].shape[2] + self.frame_length
         bins = torch.zeros(rows, self.dims, dtype=torch.long, device=newest.device)
@@ -216,22 +217,22 @@ class QTransformer(nn.Module):
         hidden = self._hidden(present, self.dims)
         best = torch.ones(rows, device=newest.device, dtype=newest.dtype)  # return token: success
         new = [newest + self.slot[-1]]
-        known = 0
+        known, stop = 0, 1 if guess is None else self.dims
         while known < self.dims:
-            stop = known + 1 if guess is None else self.dims
             new.append(self._action_tokens(bins[:, : stop - 1], best)[:, known:])
             x, seen = torch.cat(new, dim=1), before + stop
             mask = hidden[:, :, seen - x.shape[1] : seen, :seen]
             x, past = self._run(x, mask, past, stop - known)
             q = self.q(self._q_logits(x, slice(known, stop)), slice(known, stop))
             answer = q.argmax(-1)
-            right = (answer == bins[:, known:stop]).all(0).cumprod(0)
-            sure = min(int(right.sum()) + 1, stop - known)
+            right = (answer == bins[:, known:stop])[:, :-1].all(0).cumprod(0)
+            sure = int(right.sum()) + 1
             bins[:, known:stop] = answer
             values[:, known:stop] = q
             known += sure
             past = [[each[:, :, : before + known] for each in layer] for layer in past]
             new = []
+            stop = min(self.dims, known + (1 if guess is None else 2 * sure))
         return bins, values
 
     @torch.no_grad()
