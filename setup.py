@@ -10,6 +10,7 @@ SHARE = 'share/q_transformer_ros'
 setup(
     data_files=[
         (SHARE, ['package.xml']),
+        (f'{SHARE}/config', glob('config/*.json')),
         (f'{SHARE}/config/robots', glob('config/robots/*.yaml')),
         (f'{SHARE}/config/training', glob('config/training/*.yaml')),
         (f'{SHARE}/launch', glob('launch/*.launch.py')),
