@@ -19,6 +19,7 @@ from torch.nn import functional
 from training import checkpoint
 from training.data import Replay
 from training.learner import Learner, batch_loss
+from training.metrics import read_metrics
 from training.model import QTransformer
 from training.policy import Policy
 from training.q_math import bin_mask, q_losses
@@ -343,5 +344,9 @@ def test_9_stop_and_resume_equal_an_uninterrupted_run(cache, tmp_path, small_con
     with pytest.raises(KeyboardInterrupt):
         train([cache], part, config, progress=stop)
     assert checkpoint.find(part).name == 'step_0000006'
+    assert [row['step'] for row in read_metrics(part)] == [4, 8]
     assert train([cache], part, resume=True).steps == 12
     assert same(weights(tmp_path / 'whole'), weights(part))
+    steps = [row['step'] for row in read_metrics(part)]
+    assert steps == sorted(set(steps))
+    assert steps[-1] == 12

@@ -40,68 +40,12 @@ def total(learner, batch, **changes):
 TARGETS = pytest.mark.parametrize('target', ['per_dim', 'n_step'])
 
 
-@TARGETS
-def test_the_reward_changes_the_loss(cache, small_config, target):
-    data, learner = make(cache, small_config(f'loss.target={target}', 'loss.monte_carlo=false'))
-    batch = data.batch(0)
-    before, _ = total(learner, batch)
-    after, _ = total(learner, batch, reward=batch.reward + 0.1 * batch.valid)
-    assert before != after
-
-
-@TARGETS
-def test_terminated_stops_the_bootstrap_and_truncated_does_not(cache, small_config, target):
-    data, learner = make(cache, small_config(f'loss.target={target}', 'loss.monte_carlo=false'))
-    batch = data.gather(np.array([1, 0]), np.array([0, 0]), np.zeros((1, 2, 2), int))
-    assert batch.has_next.all()
-    with_next, _ = total(learner, batch)
-    # Another next frame: matters while the episode goes on, not once it has ended.
-    state = batch.state.clone()
-    state[:, -1] += 3.0
-    over = torch.zeros_like(batch.terminated)
-    over[:, -1] = True
-    assert total(learner, batch, state=state)[0] != with_next
-    ended, _ = total(learner, batch, terminated=over)
-    assert total(learner, batch, terminated=over, state=state)[0] == ended
-    assert ended != with_next
-
-
-@TARGETS
-def test_a_cut_off_row_keeps_its_conservative_term_only(cache, small_config, target):
-    data, learner = make(
-        cache,
-        small_config(
-            f'loss.target={target}', 'loss.monte_carlo=false', 'data.segment=1', 'data.batch=1'
-        ),
-    )
-    last = data.gather(np.array([2]), np.array([5]), np.zeros((1, 1, 2), int))
-    assert not last.terminated.any()
-    assert not last.has_next.any()
-    _, figures = total(learner, last)
-    assert figures['conservative'] > 0
-    if target == 'n_step':
-        assert figures['td'] == 0
-    else:  # the first dimensions aim at the next dimension of the same step
-        assert figures['td'] > 0
-
-
 def test_monte_carlo_raises_the_targets(cache, small_config):
     data, learner = make(cache, small_config('loss.monte_carlo=true'))
     batch = data.batch(0)
     low, _ = total(learner, batch, returns=torch.zeros_like(batch.returns))
     high, _ = total(learner, batch, returns=torch.ones_like(batch.returns))
     assert low != high
-
-
-def test_the_loss_is_a_mean(cache, small_config):
-    data, learner = make(cache, small_config())
-    batch = data.batch(1)
-    twice = type(batch)(
-        images={k: torch.cat([v, v]) for k, v in batch.images.items()},
-        **{k: torch.cat([v, v]) for k, v in vars(batch).items() if k != 'images'},
-    )
-    one, two = total(learner, batch)[1], total(learner, twice)[1]
-    assert one == pytest.approx(two, rel=1e-4, nan_ok=True)
 
 
 @TARGETS

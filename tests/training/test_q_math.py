@@ -107,21 +107,6 @@ def test_losses_equal_a_plain_loop(error, conservative):
     assert float(low) == pytest.approx(float(low_sum) / 12, rel=1e-5)
 
 
-def test_conservative_term_acts_on_q_and_leaves_the_datas_bin_alone():
-    logits, bins, targets = rows(6)
-    logits.requires_grad_()
-    _, low = losses(logits, bins, targets)
-    (gradient,) = torch.autograd.grad(low, logits)
-    chosen = torch.nn.functional.one_hot(bins, 5).bool()
-    assert (gradient[chosen] == 0).all()
-    q = torch.sigmoid(logits.detach())
-    share = (torch.tensor(COUNTS) - 1).view(1, 3, 1)
-    by_hand = q * q * (1 - q) / share / 18  # d/dlogit of mean(1/2 Q^2), not of logit^2
-    others = bin_mask(COUNTS) & ~chosen
-    assert torch.allclose(gradient[others], by_hand[others], atol=1e-7)
-    assert (gradient[~bin_mask(COUNTS).expand_as(gradient)] == 0).all()
-
-
 def test_loss_is_a_mean_over_rows():
     logits, bins, targets = rows(6)
     one = losses(logits, bins, targets)

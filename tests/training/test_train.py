@@ -27,28 +27,6 @@ def same(one, two):
     return one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
 
 
-def test_stop_and_resume_equal_an_uninterrupted_run(cache, tmp_path, small_config):
-    config = small_config()
-    whole = train([cache], tmp_path / 'whole', config)
-    assert (whole.steps, whole.stopped) == (12, False)
-    part = tmp_path / 'part'
-
-    def stop_after_six(row):
-        if row['step'] == 8:  # the checkpoint of step 6 is there, the two steps behind it are lost
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        train([cache], part, config, progress=stop_after_six)
-    assert checkpoint.find(part).name == 'step_0000006'
-    assert [row['step'] for row in read_metrics(part)] == [4, 8]
-    result = train([cache], part, resume=True)
-    assert result.steps == 12
-    assert same(weights(tmp_path / 'whole'), weights(part))
-    steps = [row['step'] for row in read_metrics(part)]
-    assert steps == sorted(set(steps))
-    assert steps[-1] == 12
-
-
 def test_what_a_run_leaves_behind(cache, tmp_path, small_config):
     rows = []
     result = train([cache], tmp_path / 'run', small_config('keep=1'), progress=rows.append)
