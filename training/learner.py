@@ -82,7 +82,8 @@ class Learner:
         counts = self.workers.add_up(target_counts(batch, self.config.loss, self.model.dims))
         figures = self.backward(batch, counts)
         self.workers.add_up_gradients(self.model)
-        return figures
+        shares = self.workers.add_up(torch.stack([figures[name] for name in LOSSES]))
+        return {**figures, **dict(zip(LOSSES, shares, strict=True))}
 
     def backward(self, batch: Batch, counts: Tensor) -> dict[str, Tensor]:
         """Leave the gradient of this process's share in the weights; counts: of the whole batch.
