@@ -99,8 +99,11 @@ def build_observation(
     t_ns: int,
     samples: Mapping[str, Sample],
     resolve: Callable[[Any], Any] = lambda item: item,
+    picture: Callable[[Any, Camera], NDArray[np.uint8]] = decode_image,
 ) -> Observation:
     """Decode the samples of one tick; `resolve` turns a sample's item into its message.
+
+    `picture` decodes an image message, or knows what `decode_image` made of it.
 
     A state stream with a NaN or infinite value keeps that value and is marked invalid.
     Raises DecodeError where a message does not hold what the contract names.
@@ -110,7 +113,7 @@ def build_observation(
     valid = {name: sample.valid for name, sample in samples.items()}
     for camera in contract.cameras:
         message = resolve(samples[camera.stream].item)
-        images[camera.name] = decode_image(message, camera)
+        images[camera.name] = picture(message, camera)
     for stream in contract.state:
         message = resolve(samples[stream.stream].item)
         decoded = decode_state(message, stream.type, stream.fields, stream.by_index)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import queue
 import sys
-import time
 import traceback
 from collections import Counter
 from collections.abc import Callable
@@ -28,9 +27,11 @@ from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.qos import QoSProfile
 
-from qt_ros.contract import Contract
+from qt_ros.contract import Camera, Contract
 from qt_ros.errors import QtRosError
 from qt_ros.nodes.control.checks import contract_for
+from qt_ros.nodes.control.clockwork import Clockwork
+from qt_ros.nodes.control.guards import Guards, TeleopListener
 from qt_ros.nodes.control.health import health
 from qt_ros.nodes.control.inference import Inference
 from qt_ros.nodes.control.loop import ControlLoop
@@ -43,10 +44,6 @@ from qt_ros.nodes.ros import RELIABLE, announce, run_node
 from training.errors import UserError
 from training.policy import Policy
 
-SIM_POLL_S = 0.001  # in simulated time the loop looks at every move of the clock
-STANDING_SLOTS = 3  # without a move: the simulated clock waits
-SETTLE_S = 0.5  # a simulated clock that moves on by itself is not waited for longer
-JUMP_NS = 50_000_000  # between two slots; a clock that is slewed moves far less
 SUCCESS = TransitionCallbackReturn.SUCCESS
 
 
@@ -63,19 +60,24 @@ class PolicyNode(LifecycleNode):
         self._listener: RobotListener | None = None
         self._commands: CommandPublisher | None = None
         self._inference: Inference | None = None
-        self._slot_timers: list[Any] = []
+        self._clockwork: Clockwork | None = None
+        self._teleop: TeleopListener | None = None
         self._results: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._arrived: Counter[str] = Counter()
-        self._sim_time = False
-        self._seen_ns = self._standing = 0  # simulated time at the last slot, slots since
-        self._asked_s = 0.0  # monotonic clock: when a goal came
-        self._last_clock: tuple[int, int] | None = None  # (ROS, steady) [ns] at the last slot
+        self._arrived: Counter[str] = Counter()  # of each topic, when health was told last
+        self._rates: Counter[str] = Counter()  # messages in the second before that
+        self._before: Counter[str] = Counter()  # of each topic, when the episode began
         self.stopping = False
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._steps = self.create_publisher(PolicyStep, '~/step', RELIABLE)
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
         self._wake = self.create_guard_condition(self._on_results)
-        self.create_timer(1.0, self._diagnose, clock=self._steady)
+        self.create_timer(1.0, self._on_second, clock=self._steady)
+        self._people = Guards(
+            self,
+            lambda: self._steady.now().nanoseconds,
+            lambda: self.value('enable_timeout_s'),
+            self._stopped,
+        )
         self._server = EpisodeServer(
             self, self._refusal, self._start, self._cancel, lambda: self.contract.rate_hz
         )
@@ -96,9 +98,7 @@ class PolicyNode(LifecycleNode):
         """Arm: from now on goals are taken."""
         result = super().on_activate(state)
         self.active = True
-        self._last_clock = None
-        for timer in self._slot_timers:
-            timer.reset()
+        self._clockwork.start()
         for topic in self._commands.unheard():
             self.get_logger().warning(f'nobody listens to {topic}; is the controller running?')
         for problem in self._commands.problems():
@@ -170,24 +170,32 @@ class PolicyNode(LifecycleNode):
                 f'command_rate_hz is {command_rate_hz:g}; it must be a multiple of the rate_hz of '
                 f'the contract, {contract.rate_hz:g}'
             )
-        self._listener = RobotListener(self, contract)
+        self._listener = RobotListener(self, contract, self._offer)
         timeout_s = self.value('start_timeout_s')
         problems = self._listener.wait(timeout_s, lambda: self.stopping)
         if problems:
             raise QtRosError([f'{problem} (waited {timeout_s:g} s)' for problem in problems])
-        policy.warm_up()
         self.contract = contract
-        self._sim_time = self.value('use_sim_time')
-        self._commands = CommandPublisher(self, contract, QoSProfile(depth=10))
         self._inference = Inference(contract, policy, self._from_prepared, self._from_decided)
-        slot_ns = None if self._sim_time else round(1e9 / command_rate_hz)
-        self.loop = ControlLoop(contract, self._listener.sampler, self, slot_ns)
-        slots = self.create_timer(1.0 / command_rate_hz, self._on_slot, clock=self._steady)
-        self._slot_timers = [slots]
-        if self._sim_time:
-            self._slot_timers.append(self.create_timer(SIM_POLL_S, self._on_clock))
-        for timer in self._slot_timers:
-            timer.cancel()
+        self._inference.wait()
+        slot_ns = None if self.value('use_sim_time') else round(1e9 / command_rate_hz)
+        # Commands that are spread over slots are reached within one.
+        reached_s = 1 / (contract.rate_hz if slot_ns is None else command_rate_hz)
+        self._commands = CommandPublisher(self, contract, QoSProfile(depth=10), reached_s)
+        self.loop = ControlLoop(
+            contract,
+            self._listener.sampler,
+            self,
+            slot_ns,
+            self._listener.gate,
+            self.value('takeover_timeout_s'),
+        )
+        if self.value('teleop_prefix'):
+            prefix = self.value('teleop_prefix')
+            self._teleop = TeleopListener(self, contract, prefix, self._teleoperated)
+        self._clockwork = Clockwork(
+            self, self._steady, command_rate_hz, self._advance, self._clock_jumped
+        )
         self._guard.set_policy_id(policy.policy_id)
 
     def _failed(self, problem: str) -> TransitionCallbackReturn:
@@ -202,33 +210,32 @@ class PolicyNode(LifecycleNode):
         if self.loop is not None and self.loop.goal is not None:
             self.loop.fault(reason, self._now_ns())
             self._commands.flush()
-        for timer in self._slot_timers:
-            timer.cancel()
+        if self._clockwork is not None:
+            self._clockwork.stop()
 
     def _release(self) -> None:
-        for timer in self._slot_timers:
-            self.destroy_timer(timer)
-        self._slot_timers = []
         if self._inference is not None and not self._inference.close():
             self.get_logger().error('the policy is still deciding; its thread is left behind')
-        for part in (self._commands, self._listener):
+        for part in (self._clockwork, self._teleop, self._commands, self._listener):
             if part is not None:
                 part.close()
-        self.loop = self.contract = None
+        self.loop = self.contract = self._clockwork = self._teleop = None
         self._inference = self._commands = self._listener = None
 
     # What the action server asks for
 
     def _refusal(self) -> str:
-        return '' if self.active else 'the node is not active; configure and activate it first'
+        if not self.active:
+            return 'the node is not active; configure and activate it first'
+        return self._people.problem()
 
     def _start(self, goal: Goal) -> None:
         if self.loop is None or not self.active:
             raise QtRosError('the node was deactivated before the episode began')
         if self.value('dry_run'):
             goal = replace(goal, dry_run=True)
-        self._asked_s = time.monotonic()
-        self._standing = 0
+        self._clockwork.asked()
+        self._before = Counter(self._listener.arrived)
         self.loop.start(goal)
 
     def _cancel(self) -> None:
@@ -241,6 +248,14 @@ class PolicyNode(LifecycleNode):
         """Let the policy take in the instruction."""
         return self._inference.submit(goal)
 
+    def blocked(self) -> str:
+        """Say why nothing may move: the emergency stop, or nobody enables."""
+        return self._people.problem()
+
+    def may_begin(self) -> bool:
+        """Say whether this is a good moment for tick 0."""
+        return self._clockwork.may_begin()
+
     def think(self, tick: Tick) -> bool:
         """Let the policy decide on a tick."""
         return self._inference.submit(tick)
@@ -251,8 +266,23 @@ class PolicyNode(LifecycleNode):
 
     def report(self, record: StepRecord) -> None:
         """Publish what became of a tick."""
-        self._steps.publish(step_message(self.contract, record))
+        arrived = self._listener.arrived - self._before
+        received = {item.stream: arrived[item.topic] for item in self.contract.observed}
+        rate_hz = 1e9 / self.loop.motion.slot_ns
+        self._steps.publish(step_message(self.contract, record, rate_hz, received))
         self._server.feedback(record)
+
+    def noticed(self, began: list[str], ended: list[str]) -> None:
+        """Log what began and what ended, once each."""
+        if began:
+            self.get_logger().warning(f'began: {", ".join(began)}')
+        if ended:
+            self.get_logger().info(f'over: {", ".join(ended)}')
+
+    def took_over(self, goal: Goal, by_person: bool, now_ns: int) -> None:
+        """Mark in recordings who drives."""
+        if self._teleop is not None:
+            self._teleop.mark(goal, by_person, self.value('policy_id'), now_ns)
 
     def ended(self, end: EpisodeEnd) -> None:
         """Tell everybody how the episode ended."""
@@ -273,6 +303,22 @@ class PolicyNode(LifecycleNode):
             **end.timing,
         )
         self._server.ended(end)
+        self._diagnose()
+
+    # What people and the robot cause
+
+    def _stopped(self, reason: str) -> None:
+        if self.loop is not None and self.loop.goal is not None:
+            self._guarded(lambda: self.loop.fault(reason, self._now_ns()))
+        self._diagnose()
+
+    def _teleoperated(self, columns: slice, targets: NDArray[np.float64]) -> None:
+        if self.loop is not None:
+            self._guarded(lambda: self.loop.teleoperate(columns, targets, self._now_ns()))
+
+    def _offer(self, message: Any, camera: Camera) -> None:
+        if self._inference is not None:
+            self._inference.offer(message, camera)
 
     # The inference thread reports here; the guard condition brings it to the executor.
 
@@ -295,58 +341,16 @@ class PolicyNode(LifecycleNode):
     def _now_ns(self) -> int:
         return self.get_clock().now().nanoseconds
 
-    def _on_slot(self) -> None:
-        """Act on a slot of the command timer (steady clock)."""
-        now_ns = self._now_ns()
-        if self._sim_time:
-            self._standing = self._standing + 1 if now_ns == self._seen_ns else 0
-            self._seen_ns = now_ns
-            self._on_clock()
-            return
-        # By the slot's own time: a late call must not shift the grid.
-        timer = self._slot_timers[0]
-        late_ns = timer.timer_period_ns - timer.time_until_next_call()
-        self._advance(now_ns - late_ns, now_ns)
-
-    def _on_clock(self) -> None:
-        """Act on the simulated clock.
-
-        What is due at a time is done once the clock has passed it: a simulator publishes the time
-        of its sensors before the sensors. An episode begins when the clock stands, for a simulator
-        that waits for commands has then gone as far as it may, and each tick will find it there.
-        """
-        now_ns = self._now_ns()
-        self._advance(now_ns - 1, now_ns)
-
-    def may_begin(self) -> bool:
-        """Say whether this is a good moment for tick 0."""
-        if not self._sim_time or self._standing >= STANDING_SLOTS:
-            return True
-        return time.monotonic() > self._asked_s + SETTLE_S
-
     def _advance(self, schedule_ns: int, now_ns: int) -> None:
-        jump = self._clock_jump(now_ns, self._steady.now().nanoseconds)
-        if jump:
-            self.loop.sampler = self._listener.forget()
-            self._guarded(lambda: self.loop.fault(jump, now_ns))
         self._guarded(lambda: self.loop.on_time(schedule_ns, now_ns))
         waiting = self.loop.goal is not None and not self.loop.running
-        if waiting and time.monotonic() > self._asked_s + self.value('start_timeout_s'):
+        if waiting and self._clockwork.waited_s() > self.value('start_timeout_s'):
             reasons = '; '.join(self.loop.waiting_for(now_ns))
             self._guarded(lambda: self.loop.fault(f'cannot begin: {reasons}', now_ns))
 
-    def _clock_jump(self, now_ns: int, steady_ns: int) -> str:
-        """Say if ROS time went back or, outside simulated time, left the steady clock behind."""
-        before, self._last_clock = self._last_clock, (now_ns, steady_ns)
-        if before is None:
-            return ''
-        moved_ns = now_ns - before[0]
-        if moved_ns < 0:
-            return f'the clock went back by {-moved_ns / 1e9:g} s'
-        jump_ns = abs(moved_ns - (steady_ns - before[1]))
-        if not self._sim_time and jump_ns > JUMP_NS:
-            return f'the clock jumped by {jump_ns / 1e9:g} s'
-        return ''
+    def _clock_jumped(self, how: str, now_ns: int) -> None:
+        self.loop.fresh.sampler = self._listener.forget()
+        self._guarded(lambda: self.loop.fault(how, now_ns))
 
     def _guarded(self, action: Callable[[], None]) -> None:
         """Run a step of the loop; whatever it raises ends the episode, not the node."""
@@ -356,21 +360,26 @@ class PolicyNode(LifecycleNode):
             self.get_logger().error(traceback.format_exc())
             self.loop.fault(f'{type(error).__name__}: {error}', self._now_ns())
 
-    def _diagnose(self) -> None:
-        now_ns = self._now_ns()
+    def _on_second(self) -> None:
         arrived = Counter(self._listener.arrived if self._listener else {})
+        self._rates, self._arrived = arrived - self._arrived, arrived
+        self._diagnose()
+
+    def _diagnose(self) -> None:
+        """Publish the state of the loop: every second, and at once when it matters."""
+        now_ns = self._now_ns()
         level, text, values = health(
             self.contract,
             self.loop,
             self.active,
-            arrived - self._arrived,
+            self._rates,
             now_ns,
             self._commands.problems() if self._commands else [],
+            self._people.problem(),
         )
         if self._commands is not None:
             values |= self._commands.values()
-        self._arrived = arrived
-        values = {'policy_id': self.value('policy_id'), **values}
+        values = {'policy_id': self.value('policy_id'), **self._people.values(), **values}
         name = f'{self.get_fully_qualified_name().lstrip("/")}: control loop'
         self._diagnostics.publish(diagnostics(level, name, text, values, now_ns))
 

@@ -137,16 +137,16 @@ def test_faults_of_the_policy_end_the_episode_and_not_the_node(ros_domain, run):
     class Faulty(PolicyNode):
         def load_policy(self):
             policy = super().load_policy()
-            act = policy.act
+            decide = policy.decide
 
-            def faulty(observation):
+            def faulty():
                 if fail.is_set():
                     raise RuntimeError('the network is gone')
                 if hang.is_set():
                     release.wait(10.0)
-                return act(observation)
+                return decide()
 
-            policy.act = faulty
+            policy.decide = faulty
             return policy
 
     with policy_rig.robot() as robot, policy_rig.Client() as client:

@@ -17,6 +17,7 @@ from qt_ros.bags.actions import Commands, columns_of, commanded_actions, targets
 from qt_ros.bags.ticks import Ticks, tick_times
 from qt_ros.contract import Contract
 from qt_ros.errors import QtRosError
+from qt_ros.interlocks import ReceiveGate
 from qt_ros.nodes.control.loop import ControlLoop
 from qt_ros.nodes.control.records import Decided, EpisodeEnd, Goal, StepRecord, Tick
 from qt_ros.nodes.control.timing import FATES, Distribution
@@ -55,6 +56,7 @@ class Rig:
     hang_at: int = -1
     send_fails_at: int = -1
     silent_ms: tuple[float, float] = (1e9, 1e9)  # from, to: no image arrives
+    state: list[float] = field(default_factory=lambda: [0.01, -0.02, 0.5])  # measured
 
     def __post_init__(self) -> None:
         self.contract = Contract.parse(self.text)
@@ -65,17 +67,22 @@ class Rig:
         self.sent: list[tuple[int, np.ndarray]] = []
         self.records: list[StepRecord] = []
         self.end: EpisodeEnd | None = None
+        self.block = ''
+        self.notices: list[str] = []
         self.observations: dict[int, Observation] = {}
         self._queue: list = []
         self._order = itertools.count()
         self._thinking = False
-        self._asked = 0
+        self._asked = self._sends = 0
 
     # Outputs
 
     def prepare(self, goal: Goal) -> bool:
         self.at(self.now_ns + 3 * MS, lambda: self.loop.on_prepared(goal))
         return True
+
+    def blocked(self) -> str:
+        return self.block
 
     def may_begin(self) -> bool:
         return True
@@ -98,7 +105,8 @@ class Rig:
         return True
 
     def send(self, targets: np.ndarray, stamp_ns: int) -> np.ndarray:
-        if len(self.sent) == self.send_fails_at:
+        self._sends += 1
+        if self._sends == self.send_fails_at:
             raise ValueError('no such joint')
         assert np.isfinite(targets).all()
         self.sent.append((stamp_ns, targets.copy()))
@@ -106,6 +114,12 @@ class Rig:
 
     def report(self, record: StepRecord) -> None:
         self.records.append(record)
+
+    def noticed(self, began: list[str], ended: list[str]) -> None:
+        self.notices += [f'+{name}' for name in began] + [f'-{name}' for name in ended]
+
+    def took_over(self, goal: Goal, by_person: bool, now_ns: int) -> None:
+        self.notices.append('person' if by_person else 'policy')
 
     def ended(self, end: EpisodeEnd) -> None:
         assert self.end is None, 'an episode ends once'
@@ -140,7 +154,7 @@ class Rig:
         if number == self.error_at:
             return Decided(tick, 0.001, error='deciding failed: a tensor of the wrong shape')
         stamps = {name: sample.stamp_ns for name, sample in tick.samples.items()}
-        state = np.array([0.01, -0.02, 0.5], np.float32)
+        state = np.array(self.state, np.float32)
         seen = Observation(tick.t_ns, {}, state, stamps, dict.fromkeys(stamps, True))
         if number == self.unusable_at:
             return Decided(tick, 0.001, unusable='joints: a NaN', observation=seen)
@@ -168,7 +182,7 @@ def check_commands(rig: Rig) -> None:
     assert set(fates) <= set(FATES)
     one, two = (rig.contract.safety.limits[name] for name in ('one', 'two'))
     previous = None
-    for _, targets in rig.sent[: len(sent)]:
+    for _, targets in rig.sent:
         assert one.position[0] <= targets[0] <= one.position[1]
         assert two.position[0] <= targets[1] <= two.position[1]
         if previous is not None:
@@ -182,22 +196,43 @@ def test_an_episode_runs_its_time_and_ends_in_the_fallback():
     assert rig.end.outcome == 'timeout'
     assert rig.end.steps == 10
     assert [r.tick.step for r in rig.records] == list(range(10))
-    assert len(rig.sent) == 11
+    assert len(rig.sent) == 50 + 1  # one a slot from the first decision on; the fallback
     np.testing.assert_array_equal(rig.sent[-1][1], rig.sent[-2][1])  # hold
     assert rig.sent[-1][0] > rig.contract.tick_ns(rig.records[0].tick.t_ns, 10)
     check_commands(rig)
 
 
-def test_a_decision_goes_out_at_the_next_slot_and_the_period_is_regular():
-    rig = Rig(delays_ms=[3.0, 17.0, 9.0]).run(goal(10))
-    offsets = {r.command_ns - r.tick.t_ns for r in rig.records}
-    assert offsets == {20 * MS}
-    assert {r.period_ns for r in rig.records[1:]} == {100 * MS}
+def test_a_decision_is_spread_over_the_slots_of_its_tick():
+    rig = Rig(delays_ms=[3.0, 17.0, 9.0], actions=[[0.02, 0.1, 1.0], [-0.02, 0.2, 0.0]])
+    rig.run(goal(10))
+    t0_ns = rig.records[0].tick.t_ns
+    times, targets = zip(*rig.sent[:-1], strict=True)
+    assert [round((t - t0_ns) / MS) for t in times] == list(range(20, 1001, 20))
+    values = np.array(targets)
+    np.testing.assert_allclose(values[:5, 0], 0.01 + 0.004 * np.arange(1, 6), rtol=1e-6)
+    np.testing.assert_allclose(values[5:10, 1], np.linspace(0.12, 0.2, 5))
+    assert values[:5, 2].tolist() == [1.0] * 5  # two bins: a gripper opens or closes
+    for record in rig.records:  # the last command of a tick is the decided target
+        assert record.command_ns == record.tick.t_ns + 100 * MS
+        np.testing.assert_allclose(record.sent, record.decided.action, atol=1e-12)
+        assert record.reasons == ('', '', '')
+        assert record.age_ns == 30 * MS
+        assert len(record.stamps_ns) == 5
+    assert rig.loop.episode.period_s.summary()['max'] == pytest.approx(0.02)
 
 
-def test_without_a_slot_before_the_next_tick_a_decision_goes_out_at_once():
-    rig = Rig(delays_ms=[93.0]).run(goal(10))
-    assert {r.command_ns - r.tick.t_ns for r in rig.records} == {93 * MS}
+def test_a_late_decision_goes_no_faster_than_twice_and_leaves_the_rest_out():
+    text = CONTRACT.replace(', step: 0.3, velocity: 2.0', '')
+    rig = Rig(text=text, delays_ms=[3.0, 93.0, 55.0], actions=[[0.0, 0.0, 1.0], [0.0, 0.5, 1.0]])
+    rig.run(goal(4))
+    late = rig.records[1]
+    assert late.sent[1] == pytest.approx(0.2)  # one slot was left: two fifths of the way
+    assert late.reasons == ('', 'late', '')
+    assert rig.records[3].sent[1] == pytest.approx(0.5)  # five were
+    assert rig.end.late == 0
+
+
+def test_with_one_slot_a_period_a_decision_goes_out_at_once():
     rig = Rig(slot_ms=100, delays_ms=[40.0]).run(goal(10))
     assert {r.command_ns - r.tick.t_ns for r in rig.records} == {40 * MS}
     assert rig.end.late == 0
@@ -220,8 +255,10 @@ def test_a_stale_camera_stops_decisions_then_the_watchdog_ends_the_episode():
     assert rig.end.outcome == 'aborted'
     assert 'stale eye: newest sample of /eye/compressed is' in rig.end.message
     np.testing.assert_array_equal(rig.sent[-1][1], rig.sent[-2][1])
-    last_command_ns, fallback_ns = rig.sent[-2][0], rig.sent[-1][0]
-    assert 300 * MS < fallback_ns - last_command_ns <= 321 * MS
+    last = [r for r in rig.records if r.sent is not None][-1]
+    waited_ns = rig.sent[-1][0] - (last.tick.t_ns + 20 * MS)  # since its first command
+    assert 300 * MS < waited_ns <= 321 * MS
+    assert rig.notices == ['+stale eye', '-stale eye']
     stale = [r for r in rig.records if r.decided is None]
     assert stale
     assert not any(s.valid for r in stale for n, s in r.tick.samples.items() if n == 'eye')
@@ -254,7 +291,7 @@ def test_whatever_goes_wrong_the_last_command_is_the_fallback(spoil, message):
 
 
 def test_a_fallback_that_cannot_be_sent_is_told():
-    rig = Rig(error_at=3, send_fails_at=3).run(goal(30))
+    rig = Rig(error_at=3, send_fails_at=16).run(goal(30))
     assert 'wrong shape' in rig.end.message
     assert 'the fallback failed: ValueError: no such joint' in rig.end.message
 
@@ -269,13 +306,14 @@ def test_unusable_numbers_hold_a_tick_up():
 def test_a_nan_action_repeats_the_last_target():
     rig = Rig(actions=[[0.05, 0.1, 1.0], [np.nan, 0.2, 1.0]]).run(goal(4))
     assert rig.records[1].reasons[0] == 'nonfinite'
-    assert rig.sent[1][1][0] == rig.sent[0][1][0]
+    assert rig.records[1].sent[0] == 0.0
     assert rig.end.termination == 'time_limit'
 
 
 def test_zero_as_a_fallback():
     rig = Rig(text=DRIVING).run(goal(5))
     np.testing.assert_array_equal(rig.sent[0][1], [0.05, 0.1, 0.5])
+    assert len(rig.sent) == 25 + 1
     assert rig.records[0].reasons == ('', '', 'velocity')
     np.testing.assert_array_equal(rig.sent[-1][1], np.zeros(3))
 
@@ -342,6 +380,104 @@ def test_a_decision_of_an_earlier_episode_is_ignored():
     rig.run(goal(50))
     assert rig.end.termination == 'canceled'
     assert rig.sent == []
+
+
+def test_an_interlock_ends_the_episode_at_the_next_slot():
+    rig = Rig()
+
+    def press() -> None:
+        rig.block = 'emergency stop: pressed'
+
+    rig.at(START_NS + 555 * MS, press)
+    rig.run(goal(50))
+    assert (rig.end.termination, rig.end.message) == ('fault', 'emergency stop: pressed')
+    assert rig.sent[-1][0] == START_NS + 560 * MS
+    np.testing.assert_array_equal(rig.sent[-1][1], rig.sent[-2][1])
+    check_commands(rig)
+    rig.loop.start(goal())
+    assert 'emergency stop: pressed' in rig.loop.waiting_for(rig.now_ns)
+
+
+def test_an_episode_that_may_not_begin_here_sends_nothing():
+    text = CONTRACT.replace('  fallback', '  start: {position.two: [0.5, 0.6]}\n  fallback')
+    rig = Rig(text=text).run(goal(5))
+    assert rig.end.message == (
+        'cannot begin: position.two is -0.02, an episode begins in [0.5, 0.6]'
+    )
+    assert rig.sent == []
+    assert Rig(text=text, state=[0.0, 0.55, 0.0]).run(goal(5)).end.termination == 'time_limit'
+    dry = Rig(text=text).run(goal(5, dry_run=True))
+    assert dry.end.steps == 5
+
+
+def test_first_movements_grow():
+    text = CONTRACT.replace('  fallback', '  ramp_s: 0.4\n  fallback')
+    rig = Rig(text=text, actions=[[0.01, 0.0, 1.0]], state=[0.0, 0.0, 0.0]).run(goal(8))
+    moved = [r.sent[0] for r in rig.records]
+    np.testing.assert_allclose(moved[:5], [0.0005, 0.002875, 0.005375, 0.007875, 0.01], atol=1e-12)
+    assert [r.reasons[0] for r in rig.records[:5]] == ['ramp'] * 4 + ['']
+    assert rig.records[0].sent[2] == 1.0
+    check_commands(rig)
+
+
+@pytest.mark.parametrize('slot_ms', [20, 100, None])
+def test_a_person_takes_over_and_gives_back(slot_ms):
+    """While a person drives, the policy decides on and its actions are not sent."""
+    text = CONTRACT.replace(', step: 0.3, velocity: 2.0', ', velocity: 1.0')
+    rig = Rig(text=text, slot_ms=slot_ms, actions=[[0.01, 0.1, 1.0]], state=[0.0, 0.0, 0.0])
+    columns = slice(0, 2)
+    for ms in range(500, 1001, 50):
+        values = np.array([-0.04, 0.5])
+        rig.at(START_NS + ms * MS, lambda v=values: rig.loop.teleoperate(columns, v, rig.now_ns))
+    rig.run(goal(30))
+    assert rig.notices[:1] == ['person']
+    assert [n for n in rig.notices if n in ('person', 'policy')] == ['person', 'policy']
+    assert rig.loop.motion.takeover.count == 1
+    assert rig.end.termination == 'time_limit'
+    person = [r for r in rig.records if 'takeover' in r.reasons]
+    assert 8 <= len(person) <= 12
+    assert all(r.reasons == ('takeover',) * 3 for r in person)
+    assert all(r.decided.action.tolist() == [0.01, 0.1, 1.0] for r in person)
+    values = np.array([targets for _, targets in rig.sent])
+    there = int(np.argmax(values[:, 1]))
+    np.testing.assert_allclose(values[there], [-0.04, 0.5, 1.0])
+    # It goes there within the limits, and back again in movements that grow.
+    assert np.abs(np.diff(values[:, 1])).max() <= 1.0 * (0.02 if slot_ms == 20 else 0.1) + 1e-9
+    after = [r for r in rig.records if r.tick.step > person[-1].tick.step]
+    assert after[0].reasons[0] == after[1].reasons[0] == 'ramp'
+    assert 0 < after[0].sent[0] < after[2].sent[0] <= 0.01
+    check_commands(rig)
+
+
+def test_a_person_is_obeyed_while_the_policy_sees_nothing():
+    rig = Rig(silent_ms=(600, 2000), actions=[[0.0, 0.1, 1.0]], state=[0.0, 0.0, 0.0])
+    for ms in range(500, 2501, 100):
+        rig.at(
+            START_NS + ms * MS,
+            lambda: rig.loop.teleoperate(slice(2, 3), np.zeros(1), rig.now_ns),
+        )
+    rig.run(goal(30))
+    assert rig.end.termination == 'time_limit'
+    assert rig.loop.episode.fates['stale'] > 5
+    assert rig.sent[-1][1][2] == 0.0
+    check_commands(rig)
+
+
+def test_a_camera_with_a_clock_ahead_is_stale_when_it_falls_silent():
+    rig = Rig()
+    gate = ReceiveGate({'eye': 300 * MS, 'joint_states': 300 * MS})
+    loop = ControlLoop(rig.contract, rig.sampler, rig, 20 * MS, gate)
+    for i in range(100):  # its stamps go on for a second after it died
+        rig.sampler.add('/eye/compressed', START_NS + i * 10 * MS, 0)
+        rig.sampler.add('/joint_states', START_NS + i * 10 * MS, 0)
+    gate.hear('eye', START_NS)
+    gate.hear('joint_states', START_NS + 400 * MS)
+    assert loop.stale(START_NS + 200 * MS) == []
+    assert loop.stale(START_NS + 500 * MS) == [
+        'eye: nothing received from /eye/compressed for 0.50 s, max_age_s is 0.3'
+    ]
+    samples = loop.fresh.sample(START_NS + 500 * MS, START_NS + 500 * MS)
+    assert [name for name, sample in samples.items() if not sample.valid] == ['eye']
 
 
 delays = st.lists(st.one_of(st.floats(0.1, 40), st.floats(60, 130)), min_size=1, max_size=12)

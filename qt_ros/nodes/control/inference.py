@@ -1,19 +1,25 @@
 """The one thread that thinks: it decodes images and runs the policy, off the executor.
 
 The executor hands over one job at a time and is never blocked: while a job runs, the next is
-turned down. torch releases the GIL, so timers and subscriptions go on meanwhile.
+turned down. torch releases the GIL, so timers and subscriptions go on meanwhile. Between jobs the
+thread does what the next one needs anyway: it decodes images as they arrive, and lets the policy
+look ahead.
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
-from qt_ros.contract import Contract
+from qt_ros.contract import Camera, Contract
+from qt_ros.decoding import DecodeError, decode_image
 from qt_ros.nodes.control.records import Decided, Goal, Tick
 from qt_ros.observation import Observation, build_observation
 
@@ -21,11 +27,43 @@ from qt_ros.observation import Observation, build_observation
 class Decides(Protocol):
     """The part of `training.policy.Policy` that the live loop needs."""
 
+    def warm_up(self) -> None:
+        """Decide on nothing, so that the first real decision is not the slow one."""
+
     def reset(self, instruction: str) -> None:
         """Begin an episode."""
 
-    def act(self, observation: Observation) -> Any:
+    def observe(self, observation: Observation) -> None:
+        """Take in the newest observation."""
+
+    def decide(self) -> Any:
         """Return `.action`, `.bins`, `.q` (A,) and `.q_values`, A arrays."""
+
+    def look_ahead(self) -> None:
+        """Do what the next decision needs and what is known already."""
+
+
+KEPT = 4  # decoded images of each camera
+
+
+class Pictures:
+    """Decodes images, those that were offered ahead of time; used by one thread."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, deque[tuple[Any, NDArray[np.uint8]]]] = {}
+
+    def ahead(self, message: Any, camera: Camera) -> None:
+        """Decode a message that may be asked for; what is wrong with it is told then."""
+        with contextlib.suppress(DecodeError):
+            kept = self._kept.setdefault(camera.name, deque(maxlen=KEPT))
+            kept.append((message, decode_image(message, camera)))
+
+    def decoded(self, message: Any, camera: Camera) -> NDArray[np.uint8]:
+        """Return the image (H, W, 3); raises DecodeError."""
+        for known, image in self._kept.get(camera.name, ()):
+            if known is message:
+                return image
+        return decode_image(message, camera)
 
 
 class Inference:
@@ -46,9 +84,21 @@ class Inference:
         self._job: Goal | Tick | None = None
         self._busy = False
         self._closing = False
+        self._pictures = Pictures()
+        self._arrived: dict[str, tuple[Any, Camera]] = {}  # camera -> its newest image
+        self._ahead = False  # the policy may look ahead
+        self._trouble = ''  # what went wrong between two decisions
+        self._warm = threading.Event()
+        self._warm_error: Exception | None = None
         # A daemon: a policy that hangs must not keep the process, and the robot, from stopping.
         self._thread = threading.Thread(target=self._run, name='inference', daemon=True)
         self._thread.start()
+
+    def wait(self) -> None:
+        """Wait until the policy is warm; raises what went wrong."""
+        self._warm.wait()
+        if self._warm_error is not None:
+            raise self._warm_error
 
     def submit(self, job: Goal | Tick) -> bool:
         """Start on a goal's instruction or on a tick; False while the last job still runs."""
@@ -59,6 +109,12 @@ class Inference:
             self._wake.notify()
             return True
 
+    def offer(self, message: Any, camera: Camera) -> None:
+        """Have an image decoded that a tick may ask for soon; one that is newer replaces it."""
+        with self._wake:
+            self._arrived[camera.name] = (message, camera)
+            self._wake.notify()
+
     def close(self, timeout_s: float = 2.0) -> bool:
         """Let the thread end; False if its job still ran after `timeout_s`."""
         with self._wake:
@@ -68,12 +124,22 @@ class Inference:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
+        try:  # in this thread: some of what is slow at first belongs to the thread
+            self._policy.warm_up()
+        except Exception as error:  # noqa: BLE001 - raised where it is waited for
+            self._warm_error = error
+        self._warm.set()
         while True:
             with self._wake:
-                self._wake.wait_for(lambda: self._job is not None or self._closing)
+                self._wake.wait_for(self._has_work)
                 job, self._job = self._job, None
-                if self._closing or job is None:
+                if self._closing:
                     return
+                if job is None:
+                    arrived, self._arrived = self._arrived, {}
+            if job is None:
+                self._use_the_time(arrived)
+                continue
             outcome = self._prepare(job) if isinstance(job, Goal) else self._decide(job)
             with self._wake:
                 self._busy = False  # before the report: its receiver may submit the next job
@@ -82,7 +148,22 @@ class Inference:
             else:
                 self._on_prepared(*outcome)
 
+    def _has_work(self) -> bool:
+        return bool(self._job is not None or self._closing or self._arrived or self._ahead)
+
+    def _use_the_time(self, arrived: dict[str, tuple[Any, Camera]]) -> None:
+        """Do what can be done before the next job."""
+        ahead, self._ahead = self._ahead, False
+        if ahead:
+            try:
+                self._policy.look_ahead()
+            except Exception as error:  # noqa: BLE001 - told with the next decision
+                self._trouble = f'{type(error).__name__}: {error}'
+        for message, camera in arrived.values():
+            self._pictures.ahead(message, camera)
+
     def _prepare(self, goal: Goal) -> tuple[Goal, str]:
+        self._trouble = ''
         try:
             self._policy.reset(goal.instruction)
         except Exception as error:  # noqa: BLE001 - the thread reports it and lives on
@@ -90,22 +171,36 @@ class Inference:
         return goal, ''
 
     def _decide(self, tick: Tick) -> Decided:
-        start_s = time.perf_counter()
+        times_s = [time.perf_counter()]
         observation = None
         try:
-            observation = build_observation(self._contract, tick.t_ns, tick.samples)
+            if self._trouble:
+                raise RuntimeError(self._trouble)
+            observation = build_observation(
+                self._contract, tick.t_ns, tick.samples, picture=self._pictures.decoded
+            )
+            times_s.append(time.perf_counter())
             invalid = [name for name, valid in observation.valid.items() if not valid]
             if invalid:
                 words = f'{", ".join(invalid)}: a number that is not finite'
-                seconds = time.perf_counter() - start_s
+                seconds = times_s[-1] - times_s[0]
                 return Decided(tick, seconds, unusable=words, observation=observation)
-            decision = self._policy.act(observation)
+            self._policy.observe(observation)
+            times_s.append(time.perf_counter())
+            decision = self._policy.decide()
         except Exception as error:  # noqa: BLE001 - the thread reports it and lives on
             words = f'deciding failed at tick {tick.step}: {type(error).__name__}: {error}'
-            return Decided(tick, time.perf_counter() - start_s, words, observation=observation)
+            seconds = time.perf_counter() - times_s[0]
+            return Decided(tick, seconds, error=words, observation=observation)
+        times_s.append(time.perf_counter())
+        self._ahead = True
+        decode_s, encode_s, infer_s = np.diff(times_s).tolist()
         return Decided(
             tick=tick,
-            inference_s=time.perf_counter() - start_s,
+            inference_s=decode_s + encode_s + infer_s,
+            decode_s=decode_s,
+            encode_s=encode_s,
+            infer_s=infer_s,
             observation=observation,
             action=np.asarray(decision.action, dtype=np.float64),
             bins=np.asarray(decision.bins),

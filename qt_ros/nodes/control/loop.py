@@ -5,30 +5,40 @@
 Whoever owns it calls `on_time` at every command slot and `on_decided` for every decision; it calls
 back through `Outputs`. A slot is a point of the command timer's grid, ticks lie on that grid:
 
-    t_0                 t_1                  decisions, every contract period
-    |----|----|----|----|----|----|          slots, every command period
-      think..|send                           a decision goes out at the next slot after it is made
+    t_0                      t_1             decisions, every contract period
+    |----|----|----|----|----|----|----      slots, every command period
+      think..|    |    |    |                a decision is on its way from the slot after it is
+             send send send send             made to the slot at t_1, which still belongs to tick 0
 
-A decision is worth sending until the next tick; after that it is late, counted and discarded.
-With no slot left before the next tick (or no slots at all, as in simulated time, where the clock
-may wait for the command) it goes out at once. What goes out is limited first; what ends an
-episode, for whatever reason, is the fallback.
+Until there is a decision, slots repeat what was sent last. One that is made after the next tick
+began is late, counted and discarded. With one slot a period, or none (in simulated time the clock
+may wait for the command), a decision goes out at once and as a whole. A person who takes over
+drives instead of the policy, which goes on deciding.
+
+The order of safety: interlocks (emergency stop, enabling), fresh streams, finite numbers, limits,
+all commands encoded before the first is published, the watchdog. What ends an episode, for
+whatever reason, is the fallback.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+import time
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qt_ros.commands import action_from_targets, initial_targets, targets_from_action
 from qt_ros.contract import Contract
 from qt_ros.errors import QtRosError
+from qt_ros.interlocks import Edges, ReceiveGate, start_problems
+from qt_ros.nodes.control.carried import Carried
+from qt_ros.nodes.control.freshness import Freshness
+from qt_ros.nodes.control.motion import Motion
+from qt_ros.nodes.control.outputs import Outputs
 from qt_ros.nodes.control.records import Decided, EpisodeEnd, Goal, StepRecord, Tick
 from qt_ros.nodes.control.timing import LoopStats
 from qt_ros.observation import ObservationSampler
-from qt_ros.safety import Limiter, Watchdog, fallback_targets
+from qt_ros.safety import Limited, Watchdog, fallback_targets
 
 Targets = NDArray[np.float64]
 OUTCOMES = {
@@ -38,28 +48,7 @@ OUTCOMES = {
     'fault': 'aborted',
 }
 ON_TERMINATE = 'the policy chose to terminate'
-
-
-class Outputs(Protocol):
-    """What the loop can cause."""
-
-    def prepare(self, goal: Goal) -> bool:
-        """Tell the policy its instruction; False while an earlier thought still runs."""
-
-    def may_begin(self) -> bool:
-        """Say whether this is a good moment for tick 0."""
-
-    def think(self, tick: Tick) -> bool:
-        """Start deciding on a tick; False while an earlier thought still runs."""
-
-    def send(self, targets: Targets, stamp_ns: int) -> Targets:
-        """Publish the commands for (A,) targets, all or none; return them as the messages say."""
-
-    def report(self, record: StepRecord) -> None:
-        """Tell what became of a tick."""
-
-    def ended(self, end: EpisodeEnd) -> None:
-        """Tell how the episode ended; the fallback has been sent."""
+TAKEOVER_S = 0.5
 
 
 class ControlLoop:
@@ -71,17 +60,22 @@ class ControlLoop:
         sampler: ObservationSampler,
         outputs: Outputs,
         slot_ns: int | None,
+        gate: ReceiveGate | None = None,
+        takeover_s: float = TAKEOVER_S,
     ) -> None:
-        """`slot_ns`: period of the command slots; None where time itself may wait for commands."""
+        """`slot_ns`: period of the command slots; None where time itself may wait for commands.
+
+        takeover_s: how long a person's last command counts.
+        """
         self._contract = contract
-        self.sampler = sampler
+        self.fresh = Freshness(contract, sampler, gate)
+        self.motion = Motion(contract, slot_ns, takeover_s)
         self._outputs = outputs
         self._slot_ns = slot_ns
-        self._limiter = Limiter(contract)
         self._watchdog = Watchdog(contract.safety.watchdog_s, contract.safety.fallback)
         self._size = len(contract.action_dims)
-        self._cameras = [camera.stream for camera in contract.cameras]
         self.total = LoopStats()
+        self.edges = Edges()
         self.goal: Goal | None = None
         self.last_end: EpisodeEnd | None = None
         self._clear()
@@ -89,14 +83,17 @@ class ControlLoop:
     def _clear(self) -> None:
         self.running = False
         self.episode = LoopStats()
+        self.motion.clear()
         self._prepared = self._asked = False
         self._t0_ns = 0
         self._next_step = 0
         self._thinking: Tick | None = None  # what the policy is deciding on
-        self._pending: Decided | None = None  # what it decided and was not sent yet
-        self._base: Targets | None = None  # what delta actions add to: the last target
-        self._sent: Targets | None = None  # the last target that went out in this episode
-        self._command_ns = 0
+        self._pending: Decided | None = None  # what it decided and no slot has taken up yet
+        self._carried: Carried | None = None  # the decision of this tick, and what went out
+        self._stamp_ns = 0  # of the last command
+        self._published_ns = 0  # when it was published
+        self._reported_ns = 0  # stamp of the last command of the last report
+        self._stamps: list[int] = []  # when commands were published since the last report
         self._terminate = False
         self._why = ''  # why the newest tick without a command had none
 
@@ -122,10 +119,15 @@ class ControlLoop:
         """Act at a slot: `schedule_ns` is when it was due, `now_ns` when it is."""
         if self.goal is None:
             return
+        blocked = self._outputs.blocked() if self.running else ''
+        if blocked:
+            self.fault(blocked, now_ns)
+            return
         if not self.running and not self._begin(schedule_ns, now_ns):
             return
-        if self._pending is not None:
-            self._command(now_ns)
+        self._look_who_drives(now_ns)
+        if not self._whole and self._next_step:
+            self._slot(schedule_ns, now_ns)
         slack_ns = (self._slot_ns or 0) // 2
         if self.running and schedule_ns + slack_ns >= self._tick_ns(self._next_step):
             self._tick(schedule_ns + slack_ns, now_ns)
@@ -135,25 +137,28 @@ class ControlLoop:
             )
 
     def on_decided(self, decided: Decided, now_ns: int) -> None:
-        """Take over a decision; it goes out at the next slot, or at once where there is none."""
+        """Take over a decision; the next slot takes it up, or it goes out at once."""
         if decided.tick.goal is not self.goal or not self.running:
             return
         self._thinking = None
         if decided.error:
             self._report('refused', StepRecord(decided.tick, decided))
             self.fault(decided.error, now_ns)
-            return
-        if decided.unusable:
+        elif decided.unusable or decided.observation is None:
             self._why = decided.unusable
-            age_ns = self._age_ns(decided.tick, now_ns)
-            self._report('stale', StepRecord(decided.tick, decided, age_ns=age_ns))
-            return
-        if self._base is None and decided.observation is not None:
-            self._base = initial_targets(self._contract, decided.observation)
-            self._limiter.reset(self._base)
-        self._pending = decided
-        if not self._slot_before_next_tick(now_ns):
-            self._command(now_ns)
+            self._undecided('stale', decided.tick, now_ns, decided)
+        elif self._may_move(decided, now_ns):
+            if self._whole:
+                self._command_at_once(decided, now_ns)
+            elif decided.tick.step != self._next_step - 1:
+                self._too_late(decided, now_ns)
+            else:
+                self._pending = decided
+
+    def teleoperate(self, columns: slice, values: Targets, now_ns: int) -> None:
+        """Take in a person's command for some dimensions: from now on the person drives."""
+        if self.running and not self._is_dry and not self._outputs.blocked():
+            self.motion.takeover.command(columns, values, now_ns)
 
     def cancel(self, now_ns: int) -> None:
         """End the episode because its client asked to."""
@@ -166,28 +171,29 @@ class ControlLoop:
     def waiting_for(self, now_ns: int) -> list[str]:
         """Say what an episode that has not begun waits for."""
         reasons = [] if self._prepared else ['the policy has not taken in the instruction']
-        return reasons + self.stale(now_ns)
+        blocked = self._outputs.blocked()
+        return reasons + ([blocked] if blocked else []) + self.stale(now_ns)
 
     def stale(self, now_ns: int) -> list[str]:
         """Say which streams could not be decided on now, and since when."""
-        missing = self.sampler.missing(now_ns)
-        if missing:
-            return [f'{name}: nothing received from {self._topic(name)}' for name in missing]
-        samples = self.sampler.sample(now_ns) or {}
-        return [
-            f'{name}: newest sample of {self._topic(name)} is {sample.age_ns / 1e9:.2f} s old,'
-            f' max_age_s is {self._max_age_s(name):g}'
-            for name, sample in samples.items()
-            if not sample.valid
-        ]
+        return self.fresh.stale(now_ns)
 
     # Ticks
+
+    @property
+    def _is_dry(self) -> bool:
+        return self.goal is not None and self.goal.dry_run
+
+    @property
+    def _whole(self) -> bool:
+        """True where a decision goes out at once, not spread over slots."""
+        return self._slot_ns is None or self.motion.slots == 1 or self._is_dry
 
     def _begin(self, schedule_ns: int, now_ns: int) -> bool:
         assert self.goal is not None
         if not self._asked:
             self._asked = self._outputs.prepare(self.goal)
-        if not self._prepared or self.stale(now_ns) or not self._outputs.may_begin():
+        if not self._prepared or self.waiting_for(now_ns) or not self._outputs.may_begin():
             return False
         self.running = True
         self._t0_ns = schedule_ns
@@ -197,16 +203,18 @@ class ControlLoop:
     def _tick_ns(self, step: int) -> int:
         return self._contract.tick_ns(self._t0_ns, step)
 
-    def _slot_before_next_tick(self, now_ns: int) -> bool:
-        if self._slot_ns is None or self._pending is None:
-            return False
-        slots = (now_ns - self._t0_ns) // self._slot_ns + 1
-        slot_ns = self._t0_ns + slots * self._slot_ns
-        return slot_ns < self._tick_ns(self._pending.tick.step + 1) - self._slot_ns // 4
+    def _look_who_drives(self, now_ns: int) -> None:
+        if self.motion.drivers(now_ns):
+            assert self.goal is not None
+            self._outputs.took_over(self.goal, self.motion.takeover.active, now_ns)
+        if self.motion.takeover.active:  # a person needs no decisions
+            self._watchdog.feed(now_ns)
 
     def _tick(self, due_ns: int, now_ns: int) -> None:
         """Handle the newest tick that is due; earlier ones that were not reached are missed."""
         assert self.goal is not None
+        self._close(now_ns)
+        self.motion.next_tick()
         step = self._next_step
         while self._tick_ns(step + 1) <= due_ns:
             step += 1
@@ -221,93 +229,152 @@ class ControlLoop:
         if step >= self.goal.max_steps:
             self._finish('time_limit', 'the time is up', max(now_ns, t_ns + 1))
             return
-        samples = self.sampler.sample(t_ns)
+        samples = self.fresh.sample(t_ns, now_ns)
         if samples is None:
             self.fault('; '.join(self.stale(t_ns)), now_ns)
             return
         tick = Tick(self.goal, step, t_ns, samples)
-        if not all(sample.valid for sample in samples.values()):
-            self._why = 'stale ' + '; '.join(self.stale(t_ns))
-            self._report('stale', StepRecord(tick, None, age_ns=self._age_ns(tick, now_ns)))
+        old = {f'stale {name}' for name, sample in samples.items() if not sample.valid}
+        self._notice(old | ({'takeover'} if self.motion.takeover.active else set()))
+        if old:
+            self._why = 'stale ' + '; '.join(self.stale(now_ns))
+            self._undecided('stale', tick, now_ns)
         elif self._outputs.think(tick):
             self._thinking = tick
         else:
             self._why = 'the policy is still deciding on an earlier tick'
-            self._report('busy', StepRecord(tick, None, age_ns=self._age_ns(tick, now_ns)))
+            self._undecided('busy', tick, now_ns)
 
-    def _command(self, now_ns: int) -> None:
-        """Limit and send the pending decision, or discard it if its time has passed."""
+    def _undecided(
+        self, fate: str, tick: Tick, now_ns: int, decided: Decided | None = None
+    ) -> None:
+        """Report a tick without a decision; a person who drives is obeyed all the same."""
+        age_ns = self.fresh.age_ns(tick.samples, now_ns)
+        self._report(fate, StepRecord(tick, decided, age_ns=age_ns))
+        if self._whole and self.motion.takeover.active:
+            limited = self.motion.command(1, now_ns)
+            if limited is not None:
+                self._send(limited, tick.t_ns, self._tick_ns(tick.step + 1), now_ns)
+
+    # Commands
+
+    def _may_move(self, decided: Decided, now_ns: int) -> bool:
+        """Take the robot's pose from the first decision; it must be one to begin from."""
+        assert decided.observation is not None
+        if self._is_dry:  # nobody follows the commands: start from where the robot is
+            self.motion.measure(decided.observation)
+        elif self.motion.base is None:
+            problems = start_problems(self._contract, decided.observation.state)
+            if problems:
+                self._report('refused', StepRecord(decided.tick, decided))
+                self.fault(f'cannot begin: {"; ".join(problems)}', now_ns)
+                return False
+            self.motion.measure(decided.observation)
+            self.motion.begin(now_ns)
+        return True
+
+    def _slot(self, schedule_ns: int, now_ns: int) -> None:
+        """Command what is due in this slot of the present tick."""
+        step, slot_ns = self._next_step - 1, self.motion.slot_ns
+        end_ns = self._tick_ns(step + 1)
+        left = round((end_ns - schedule_ns) / slot_ns) + 1
+        if left < 1 or now_ns > end_ns + slot_ns // 2:
+            return
         decided, self._pending = self._pending, None
-        if decided is None or decided.observation is None or self.goal is None:
-            return
+        if decided is not None:
+            self._take_up(decided, now_ns)
+        start_s = time.perf_counter()
+        limited = self.motion.command(left, now_ns)
+        limit_s = time.perf_counter() - start_s
+        if limited is not None:
+            self._send(limited, self._tick_ns(step), end_ns, now_ns, limit_s)
+
+    def _command_at_once(self, decided: Decided, now_ns: int) -> None:
+        """Limit and send a decision as a whole, or discard it if its time has passed."""
         tick = decided.tick
-        stamp_ns = max(now_ns, tick.t_ns + 1)  # a command of tick k lies in (t_k, t_k+1]
-        age_ns = self._age_ns(tick, stamp_ns)
-        if stamp_ns > self._tick_ns(tick.step + 1):
-            self._why = f'the decision of tick {tick.step} came too late'
-            self._report('late', StepRecord(tick, decided, age_ns=age_ns, late=True))
+        end_ns = self._tick_ns(tick.step + 1)
+        if max(now_ns, tick.t_ns + 1) > end_ns:
+            self._too_late(decided, now_ns)
             return
-        if self.goal.dry_run:  # nobody follows the commands: start from where the robot is
-            self._base = initial_targets(self._contract, decided.observation)
-            self._limiter.reset(self._base)
-        assert self._base is not None
-        action = decided.action[: self._size]
-        targets = targets_from_action(self._contract, action, self._base)
-        limited = self._limiter.limit(targets, 1.0 / self._contract.rate_hz)
+        carried = self._take_up(decided, now_ns)
+        start_s = time.perf_counter()
+        limited = self.motion.command(1, now_ns)
+        limit_s = time.perf_counter() - start_s
+        assert limited is not None
+        if self._is_dry:
+            carried.add(limited, 0, now_ns, limit_s, 0.0)
+        else:
+            self._send(limited, tick.t_ns, end_ns, now_ns, limit_s)
+        self._close(now_ns)
+
+    def _take_up(self, decided: Decided, now_ns: int) -> Carried:
+        """Set out to do what was decided, unless a person drives."""
+        self._carried = Carried(decided, self.fresh, self._size)
+        self._watchdog.feed(now_ns)
+        if not self.motion.takeover.active:
+            self.motion.decide(decided.action[: self._size], now_ns, self._whole)
+            if self._contract.terminate_bins is not None:
+                self._terminate = bool(decided.action[self._size] >= 0.5)
+        return self._carried
+
+    def _send(
+        self, limited: Limited, t_ns: int, end_ns: int, now_ns: int, limit_s: float = 0.0
+    ) -> None:
+        """Send the commands of a slot; they count for the tick from `t_ns` to `end_ns`."""
+        # A command of tick k lies in (t_k, t_k+1]: the last slot is stamped with its own time.
+        stamp_ns = min(max(now_ns, t_ns + 1, self._stamp_ns + 1), end_ns)
+        start_s = time.perf_counter()
         try:
-            sent = self._send(limited.targets, stamp_ns)
+            self.motion.sent = self._outputs.send(limited.targets, stamp_ns)
         except Exception as error:  # noqa: BLE001 - whatever it is, the robot must be left safe
-            self._report('refused', StepRecord(tick, decided, age_ns=age_ns))
             self.fault(f'the command could not be sent: {_words(error)}', now_ns)
             return
-        self._watchdog.feed(now_ns)
-        record = self._sent_record(decided, sent, limited.reasons, stamp_ns, age_ns)
-        self._base = sent
-        if self._contract.terminate_bins is not None:
-            self._terminate = bool(decided.action[self._size] >= 0.5)
-        self._report('dry' if self.goal.dry_run else 'sent', record)
-
-    def _send(self, targets: Targets, stamp_ns: int) -> Targets:
-        """Send targets unless this is a dry run; return them as they went out."""
-        assert self.goal is not None
-        if not self.goal.dry_run:
-            targets = self._sent = self._outputs.send(targets, stamp_ns)
-        return targets
-
-    def _sent_record(
-        self,
-        decided: Decided,
-        targets: Targets,
-        reasons: tuple[str, ...],
-        stamp_ns: int,
-        age_ns: int,
-    ) -> StepRecord:
-        """Describe a command as (A,) actions, as a converter will see it in a recording."""
-        assert self._base is not None
-        assert self.goal is not None
-        terminate = decided.action[self._size :]
-        reasons = (*reasons, *('' for _ in terminate))
-        if self.goal.dry_run:
-            return StepRecord(decided.tick, decided, reasons=reasons, age_ns=age_ns)
-        sent = action_from_targets(self._contract, targets, self._base)
-        period_ns = stamp_ns - self._command_ns if self._command_ns else 0
-        self._command_ns = stamp_ns
-        return StepRecord(
-            tick=decided.tick,
-            decided=decided,
-            sent=np.concatenate([sent, terminate]),
-            reasons=reasons,
-            command_ns=stamp_ns,
-            age_ns=age_ns,
-            period_ns=period_ns,
-        )
+        publish_s = time.perf_counter() - start_s
+        if self._published_ns:
+            for stats in (self.episode, self.total):
+                stats.period_s.add((now_ns - self._published_ns) / 1e9)
+        self._stamp_ns, self._published_ns = stamp_ns, now_ns
+        self._stamps.append(now_ns + round((limit_s + publish_s) * 1e9))
+        if self._carried is not None:
+            self._carried.add(limited, stamp_ns, now_ns, limit_s, publish_s)
 
     # Reports and the end
 
+    def _close(self, now_ns: int) -> None:
+        """Report what became of the decision of the tick that ends."""
+        pending, self._pending = self._pending, None
+        carried, self._carried = self._carried, None
+        if pending is not None:
+            self._too_late(pending, now_ns)
+        if carried is None:
+            return
+        if carried.out is None:
+            self._too_late(carried.decided, now_ns)
+            return
+        record = carried.record(self.motion, self._is_dry)
+        if record.command_ns:
+            if self._reported_ns:
+                period_ns = record.command_ns - self._reported_ns
+                record = replace(record, period_ns=period_ns)
+            self._reported_ns = record.command_ns
+        self._report('dry' if self._is_dry else 'sent', record)
+
+    def _too_late(self, decided: Decided, now_ns: int) -> None:
+        self._why = f'the decision of tick {decided.tick.step} came too late'
+        age_ns = self.fresh.age_ns(decided.tick.samples, now_ns)
+        self._report('late', StepRecord(decided.tick, decided, age_ns=age_ns, late=True))
+
     def _report(self, fate: str, record: StepRecord) -> None:
+        record = replace(record, fate=fate, stamps_ns=tuple(self._stamps))
+        self._stamps.clear()
         for stats in (self.episode, self.total):
             stats.record(fate, record)
         self._outputs.report(record)
+
+    def _notice(self, present: set[str]) -> None:
+        began, ended = self.edges.update(present)
+        if began or ended:
+            self._outputs.noticed(began, ended)
 
     def _finish(self, termination: str, message: str, now_ns: int) -> None:
         """Send the fallback as the last command, then tell how the episode ended."""
@@ -315,6 +382,9 @@ class ControlLoop:
             return
         tick, self._thinking = self._thinking, None
         decided, self._pending = self._pending, None
+        if self._carried is not None and self._carried.out is None:
+            decided, self._carried = self._carried.decided, None
+        self._close(now_ns)
         if decided is not None:
             self._report('refused', StepRecord(decided.tick, decided))
         elif tick is not None:
@@ -325,7 +395,10 @@ class ControlLoop:
         if termination == 'fault':
             self.episode.faults += 1
             self.total.faults += 1
+        if self.motion.takeover.active:
+            self._outputs.took_over(self.goal, False, now_ns)
         goal, self.goal, self.running = self.goal, None, False
+        self._notice(set())
         self.last_end = EpisodeEnd(
             goal=goal,
             outcome=OUTCOMES[termination],
@@ -340,32 +413,18 @@ class ControlLoop:
 
     def _fallback(self, now_ns: int) -> str:
         """Send the declared fallback if this episode moved the robot; return what went wrong."""
-        if self._sent is None:
+        if self.motion.sent is None:
             return ''
-        targets = fallback_targets(self._contract, self._sent)
+        targets = fallback_targets(self._contract, self.motion.sent)
         if targets is None:
             return ''
         self.episode.fallbacks += 1
         self.total.fallbacks += 1
         try:
-            self._send(targets, max(now_ns, self._command_ns + 1))
+            self._outputs.send(targets, max(now_ns, self._stamp_ns + 1))
         except Exception as error:  # noqa: BLE001 - told in the episode's message
             return _words(error)
         return ''
-
-    def _age_ns(self, tick: Tick, at_ns: int) -> int:
-        """Age at `at_ns` of the newest image used; of the newest sample if there is no camera."""
-        streams = self._cameras or list(tick.samples)
-        return at_ns - max(tick.samples[name].stamp_ns for name in streams)
-
-    def _topic(self, stream: str) -> str:
-        return next(s.topic for s in self._streams() if s.stream == stream)
-
-    def _max_age_s(self, stream: str) -> float:
-        return next(s.max_age_s for s in self._streams() if s.stream == stream)
-
-    def _streams(self) -> list:
-        return [*self._contract.cameras, *self._contract.state]
 
 
 def _words(error: Exception) -> str:

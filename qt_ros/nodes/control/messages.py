@@ -25,8 +25,12 @@ class CommandPublisher:
     What an action takes is published as well, so that a recording has it.
     """
 
-    def __init__(self, node: LifecycleNode, contract: Contract, qos: QoSProfile) -> None:
+    def __init__(
+        self, node: LifecycleNode, contract: Contract, qos: QoSProfile, reached_s: float
+    ) -> None:
+        """reached_s: after which time a commanded position is to be reached [s]."""
         self._contract = contract
+        self._reached_s = reached_s
         self._node = node
         self._publishers: dict[str, LifecyclePublisher] = {
             action.topic: node.create_lifecycle_publisher(
@@ -52,7 +56,7 @@ class CommandPublisher:
                 targets,
                 stamp_ns,
                 new_message,
-                1 / contract.rate_hz,
+                self._reached_s,
             )
         )
         # Those without a header first: whoever stamps them on arrival does so before a simulator
@@ -97,8 +101,13 @@ class CommandPublisher:
         self._goals.clear()
 
 
-def step_message(contract: Contract, record: StepRecord) -> PolicyStep:
-    """Turn what became of a tick into a `PolicyStep`."""
+def step_message(
+    contract: Contract, record: StepRecord, command_rate_hz: float, received: Mapping[str, int]
+) -> PolicyStep:
+    """Turn what became of a tick into a `PolicyStep`.
+
+    received: {stream: messages since the episode began}.
+    """
     tick, decided = record.tick, record.decided
     observation = decided.observation if decided is not None else None
     streams = list(tick.samples)
@@ -117,15 +126,25 @@ def step_message(contract: Contract, record: StepRecord) -> PolicyStep:
         limit_reasons=list(record.reasons),
         late=record.late,
         period_s=record.period_ns / 1e9,
+        fate=record.fate,
+        wait_s=record.wait_s,
+        limit_s=record.limit_s,
+        publish_s=record.publish_s,
+        command_rate_hz=command_rate_hz,
+        command_stamps=[to_stamp(stamp) for stamp in record.stamps_ns],
+        stream_received=[received.get(name, 0) for name in streams],
     )
     message.header.stamp = to_stamp(max(s.stamp_ns for s in tick.samples.values()))
     message.tick = to_stamp(tick.t_ns)
     if record.command_ns:
         message.command_stamp = to_stamp(record.command_ns)
+        message.command_age_s = record.age_ns / 1e9 + record.limit_s + record.publish_s
     if record.sent is not None:
         message.sent = record.sent.tolist()
     if decided is not None and not decided.error and not decided.unusable:
         message.inference_s = decided.inference_s
+        message.decode_s, message.encode_s = decided.decode_s, decided.encode_s
+        message.infer_s = decided.infer_s
         message.requested = decided.action.tolist()
         message.bins = decided.bins.tolist()
         message.q = decided.q.tolist()

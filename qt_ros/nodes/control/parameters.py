@@ -36,10 +36,36 @@ PARAMETERS: dict[str, tuple[Any, str, tuple[float, float] | None]] = {
         'How long configure waits for the robot, and an episode for fresh streams [s].',
         (0.1, 600.0),
     ),
+    'enable_timeout_s': (
+        0.0,
+        'Nothing moves without a true on ~/enable at least this often [s]; 0 asks nobody.',
+        (0.0, 60.0),
+    ),
+    'teleop_prefix': (
+        '',
+        "A person's commands come on this prefix before each command topic, such as /teleop, and "
+        'have priority; empty: nobody takes over.',
+        None,
+    ),
+    'takeover_timeout_s': (
+        0.5,
+        "How long a person's last command counts; then the policy drives again [s].",
+        (0.05, 10.0),
+    ),
+    'instruction': ('', 'What ~/start lets the policy do.', None),
+    'max_duration_s': (30.0, 'How long ~/start lets it try [s].', (0.1, 3600.0)),
     'dry_run': (False, 'Decide and report in every episode, publish no commands.', None),
     'policy_id': ('', 'Set by the node: which checkpoint is loaded.', None),
 }
-RUNTIME = ('autostart', 'start_timeout_s', 'dry_run')  # safe to change at any time
+# Safe to change at any time.
+RUNTIME = (
+    'autostart',
+    'start_timeout_s',
+    'enable_timeout_s',
+    'instruction',
+    'max_duration_s',
+    'dry_run',
+)
 
 
 def declare_parameters(node: Node) -> None:

@@ -38,7 +38,10 @@ class Decided:
     """What the inference thread made of a tick: a decision, or why there is none."""
 
     tick: Tick
-    inference_s: float  # decoding, encoding and deciding [s]
+    inference_s: float  # decoding, encoding and deciding [s]; the next three add up to it
+    decode_s: float = 0.0  # images and states out of their messages
+    encode_s: float = 0.0  # the new frame
+    infer_s: float = 0.0  # from the encoded frame to the action
     error: str = ''  # deciding failed: the episode cannot go on
     unusable: str = ''  # this observation cannot be decided on: a number in it is not finite
     observation: Observation | None = None
@@ -57,9 +60,14 @@ class StepRecord:
     sent: NDArray[np.float64] | None = None  # (A,) as actions; None: nothing was sent
     reasons: tuple[str, ...] = ()  # A entries, '' where no limit touched the dimension
     command_ns: int = 0  # stamp of the commands; 0: nothing was sent
-    age_ns: int = 0  # stamp of the commands (or the time of this record) minus the newest image's
-    period_ns: int = 0  # since the previous command of this episode; 0 for the first
+    age_ns: int = 0  # when its first command (or this record) was made minus the newest image
+    period_ns: int = 0  # since the previous step's commands in this episode; 0 for the first
     late: bool = False
+    fate: str = ''  # one of `timing.FATES`
+    wait_s: float = 0.0  # from the tick to its first command, less the work in between
+    limit_s: float = 0.0  # on the first command
+    publish_s: float = 0.0
+    stamps_ns: tuple[int, ...] = ()  # when every command since the last record was published
 
 
 @dataclass(frozen=True)

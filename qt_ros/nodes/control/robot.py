@@ -10,7 +10,8 @@ from typing import Any
 from rclpy.node import Node
 from rclpy.subscription import Subscription
 
-from qt_ros.contract import Contract
+from qt_ros.contract import Camera, Contract
+from qt_ros.interlocks import ReceiveGate
 from qt_ros.nodes.control.checks import Seen, robot_problems
 from qt_ros.nodes.ros import message_class, subscription_qos
 from qt_ros.observation import ObservationSampler, stamp_of
@@ -21,12 +22,26 @@ POLL_S = 0.02
 class RobotListener:
     """Subscribes to what a contract observes and stores every message under its stamp."""
 
-    def __init__(self, node: Node, contract: Contract) -> None:
+    def __init__(
+        self,
+        node: Node,
+        contract: Contract,
+        seen: Callable[[Any, Camera], None] = lambda message, camera: None,
+    ) -> None:
+        """seen(message, camera): called for every image."""
+        self._seen_image = seen
+        self._cameras: dict[str, list[Camera]] = {}
+        for camera in contract.cameras:
+            self._cameras.setdefault(camera.topic, []).append(camera)
         self._node = node
         self._contract = contract
         self._types = {s.topic: s.type for s in (*contract.cameras, *contract.state)}
         self._subscriptions: dict[str, Subscription] = {}
         self._newest: dict[str, Any] = {}
+        self._streams: dict[str, list[str]] = {}
+        for item in contract.observed:
+            self._streams.setdefault(item.topic, []).append(item.stream)
+        self.gate = ReceiveGate({s.stream: round(s.max_age_s * 1e9) for s in contract.observed})
         self.sampler = self.forget()
         self.arrived: Counter[str] = Counter()  # topic -> messages since the node was configured
 
@@ -49,6 +64,7 @@ class RobotListener:
         """Start over with empty buffers, as when the clock jumped; return them."""
         longest_s = max(s.max_age_s for s in (*self._contract.cameras, *self._contract.state))
         self.sampler = ObservationSampler(self._contract, keep_ns=round((longest_s + 1.0) * 1e9))
+        self.gate.forget()
         return self.sampler
 
     def close(self) -> None:
@@ -80,8 +96,12 @@ class RobotListener:
     def _store(self, topic: str, message: Any) -> None:
         receive_ns = self._node.get_clock().now().nanoseconds
         stamp_ns = stamp_of(self._contract, message, self._types[topic], receive_ns)
-        self.sampler.add(topic, stamp_ns, message)
+        self.sampler.add(topic, stamp_ns, message, message)
+        for stream in self._streams[topic]:
+            self.gate.hear(stream, receive_ns)
         self.arrived[topic] += 1
+        for camera in self._cameras.get(topic, ()):
+            self._seen_image(message, camera)
 
     def _seen(self) -> Seen:
         types = dict(self._node.get_topic_names_and_types())

@@ -85,8 +85,6 @@ class LoopStats:
             self.inference_s.add(record.decided.inference_s)
         if record.command_ns:
             self.age_s.add(record.age_ns / 1e9)
-            if record.period_ns:
-                self.period_s.add(record.period_ns / 1e9)
 
     def summary(self) -> dict[str, dict[str, float]]:
         """Return the three distributions [s] that hold anything."""
