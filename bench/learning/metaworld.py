@@ -21,22 +21,26 @@ from training.policy import Policy
 TASKS = tuple(INSTRUCTIONS)
 QUICK_TASKS = ('reach-v3', 'drawer-close-v3')
 PLAN, QUICK_PLAN = Plan(), Plan(demonstrations=1, failures=1)
-STEPS = 12000
+STEPS = 10000
 EVALUATION = 20  # episodes of each task
 METHODS = ('q_transformer', 'bc_all', 'bc_successes')
 PER_SEED, PER_TASK = 1_000_000, 50_000  # starts
 STARTS = 900_000_000  # first start of evaluations; those of the data stay below
 
-NOTES = f"""\
+SHARE = PLAN.demonstrations / (PLAN.demonstrations + PLAN.failures)
+
+NOTES = f"""
 The ten tasks of MT10 (`metaworld`, version 3 environments), learnt by one network from two 64 px
 cameras (`corner2` moved closer, `gripperPOV`), the hand's position and the gripper's opening. No
 position of an object or a goal is ever shown. Starts and goals are drawn for every episode, those
 of the evaluation from other seeds than the data's. Data of each task: {PLAN.demonstrations}
 demonstrations of the scripted expert, whose hand slips now and then, and {PLAN.failures} failed
-noisy replays of them, so {PLAN.demonstrations / (PLAN.demonstrations + PLAN.failures):.0%} are
-successes. Each action is held for {REPEAT} steps of 80 Hz; an episode ends with the first success
-or after {MAX_STEPS} actions ({MAX_STEPS * REPEAT} steps; Meta-World's own limit is 500).
-Published figures are for larger data and networks: compare the rows here with each other.
+replays of them, blind and with noise that drifts (standard deviation {PLAN.noise} of the largest
+action, correlation {PLAN.correlation} from one action to the next): {SHARE:.0%} of the episodes
+succeed. Each action is held for {REPEAT} steps of 80 Hz. An episode ends with the first success,
+or after {MAX_STEPS} actions: {MAX_STEPS * REPEAT} steps, where Meta-World's own limit is 500.
+Sized for two cores. Published figures are for more data and larger networks, on starts of their
+own: compare the rows here with each other.
 """
 
 

@@ -1,7 +1,7 @@
 """Training data of Meta-World: scripted demonstrations, and noisy replays of them that failed.
 
 The expert's hand slips now and then and it corrects that. The actions of each demonstration are
-then sent again from the same start, blindly and with noise on every one of them, until enough of
+then sent again from the same start, blindly and with drifting noise on every one, until enough of
 these attempts have failed; those that succeed by luck are left out, so that the share of
 successes is the one asked for. A replay that is at its end without success has run out of time.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import cycle
+from itertools import cycle, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +38,8 @@ class Plan:
     demonstrations: int = 25
     failures: int = 75
     jitter: float = 0.5  # of the expert on a quarter of its decisions, std of an action in -1..1
-    noise: float = 0.5  # of a replay, on every decision
+    noise: float = 0.3  # of a replay, on every decision ...
+    correlation: float = 0.9  # ... and from one to the next: a hand that drifts off
 
 
 @dataclass(frozen=True)
@@ -91,11 +92,20 @@ def episodes(
             return
         if tried > PATIENCE * plan.failures:
             raise LearningError(f'{task}: {failed} of {tried} replays failed; use more noise')
-        noisy = actions + np.array([slip(plan.noise) for _ in actions])
+        noisy = actions + _drift(plan, len(actions), rng)
         episode = attempt(env, task, seed, noisy.__getitem__, len(noisy))
         if not episode.success:
             failed += 1
             yield episode
+
+
+def _drift(plan: Plan, length: int, rng: np.random.Generator) -> np.ndarray:
+    """Return the noise (length, 4) on a replay's actions, none on the gripper."""
+    fresh = rng.normal(0.0, plan.noise, (length, 3))
+    fresh[1:] *= (1 - plan.correlation**2) ** 0.5
+    for before, now in pairwise(fresh):
+        now += plan.correlation * before
+    return np.hstack([fresh, np.zeros((length, 1))])
 
 
 def write_cache(
