@@ -8,6 +8,7 @@ reading its weights takes at the rate of reading memory, whichever is longer.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ def count_flops(work: Callable[[], Any]) -> int:
 
     Not for use inside of torch.inference_mode, which hides operations from the counter.
     """
-    with FlopCounterMode(display=False, custom_mapping=_cpu_attention()) as counter:
+    with FlopCounterMode(display=False, custom_mapping=_not_counted()) as counter:
         work()
     return counter.get_total_flops()
 
@@ -54,25 +55,27 @@ def measure(device: torch.device | None = None, dtype: torch.dtype = torch.float
     return Machine(2 * _PRODUCT**3 / product_s, _READ_BYTES / read_s)
 
 
-def seconds(work: Callable[[], Any], device: torch.device, number: int = REPEATS) -> list[float]:
-    """Return what each of `number` calls takes [s], after one that does not count.
+def seconds(
+    work: Callable[[], Any], device: torch.device, number: int = REPEATS, warm: int = 1
+) -> list[float]:
+    """Return what each of `number` calls takes [s], after `warm` that do not count.
 
     On a CPU that is the CPU time of this process, which other processes disturb little; on a GPU
     the time until its result is there.
     """
     clock = time.process_time if device.type == 'cpu' else time.perf_counter
     times = []
-    for _ in range(number + 1):
+    for _ in range(warm + number):
         began = clock()
         work()
         if device.type == 'cuda':
             torch.cuda.synchronize(device)
         times.append(clock() - began)
-    return times[1:]
+    return times[warm:]
 
 
-def _cpu_attention() -> dict[Any, Callable[..., int]]:
-    """Return the operations of attention's kernels for the CPU, which torch does not count."""
+def _not_counted() -> dict[Any, Callable[..., int]]:
+    """Return the operations of kernels for the CPU that torch does not count."""
     aten = torch.ops.aten
 
     def forward(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
@@ -81,7 +84,13 @@ def _cpu_attention() -> dict[Any, Callable[..., int]]:
     def backward(grad: Any, query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
         return sdpa_backward_flop_count(grad, query, key, value)
 
-    return {
+    def linear(x: Any, weight: Any, *_: Any, **__: Any) -> int:
+        return 2 * math.prod(x) * weight[0]
+
+    found: dict[Any, Callable[..., int]] = {
         aten._scaled_dot_product_flash_attention_for_cpu: forward,
         aten._scaled_dot_product_flash_attention_for_cpu_backward: backward,
     }
+    if torch.backends.mkldnn.is_available():
+        found[torch.ops.mkldnn._linear_pointwise] = linear
+    return found

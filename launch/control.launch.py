@@ -37,6 +37,7 @@ POLICY = {
     'dry_run': (bool, 'false', 'Decide and report, publish no commands.'),
     'device': (str, 'cpu', 'Where the policy runs: cpu, cuda or cuda:N.'),
     'threads': (int, '1', 'Threads of torch.'),
+    'weights': (str, 'float32', 'How the policy keeps its weights: float32, bfloat16 or int8.'),
     'command_rate_hz': (float, '50.0', "Command slots per second, a multiple of the contract's."),
     'start_timeout_s': (float, '10.0', 'How long the robot is waited for [s].'),
 }

@@ -29,23 +29,27 @@ _INT8_MAX = 127
 def prepare(model: nn.Module, weights: str = 'float32') -> None:
     """Replace the layers of `model`, in place and on its device, by ones that only run.
 
-    weights: of the transformer's linear layers: 'float32', 'bfloat16', or 'int8' with one scale
-    per output. All else stays in float32: there is little of it, or it is bound by its
-    arithmetic. Raises TrainingError for any other.
+    weights: of the transformer's linear layers: 'float32', 'bfloat16' (on a CPU of the large ones:
+    small ones would only get slower), or 'int8' with one scale per output. All else stays in
+    float32: there is little of it, or it is bound by its arithmetic. Raises TrainingError for any
+    other.
     """
     if weights not in WEIGHTS:
         raise TrainingError(f'weights={weights!r}; {", ".join(WEIGHTS)}')
-    make: Callable[[nn.Linear], nn.Module] = {
-        'float32': lambda layer: (
-            Packed(layer, torch.float32) if _can_pack(layer.weight) else layer
-        ),
-        'bfloat16': lambda layer: Packed(layer, torch.bfloat16),
-        'int8': Int8,
-    }[weights]
-    _replace(model.get_submodule('blocks'), make)
+    _replace(model.get_submodule('blocks'), lambda layer: _layer(layer, weights))
     for part in model.modules():
         if isinstance(part, ConvNorm):
             _fold(part)
+
+
+def _layer(layer: nn.Linear, weights: str) -> nn.Module:
+    if weights == 'int8':
+        return Int8(layer)
+    dtype = getattr(torch, weights)
+    on_gpu = layer.weight.device.type != 'cpu'
+    if _can_pack(layer.weight, dtype) or (on_gpu and dtype != torch.float32):
+        return Packed(layer, dtype)
+    return layer
 
 
 class Packed(nn.Module):
@@ -61,7 +65,7 @@ class Packed(nn.Module):
         else:
             self.register_buffer('bias', layer.bias.detach().to(dtype), False)
         self.laid_out = layer.weight.detach().to(dtype).contiguous()
-        self.is_packed = _can_pack(self.laid_out)
+        self.is_packed = _can_pack(self.laid_out, dtype)
         if self.is_packed:
             self.laid_out = torch.ops.mkldnn._reorder_linear_weight(self.laid_out, ROWS)
 
@@ -122,12 +126,12 @@ def _has_int8(device: torch.device) -> bool:
     return float(out) == 32.0
 
 
-def _can_pack(weight: Tensor) -> bool:
+def _can_pack(weight: Tensor, dtype: torch.dtype) -> bool:
     if weight.device.type != 'cpu' or weight.numel() < PACKED_SIZE:
         return False
     if not torch.backends.mkldnn.is_available():
         return False
-    return weight.dtype == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return dtype == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def _replace(module: nn.Module, make: Callable[[nn.Linear], nn.Module]) -> None:

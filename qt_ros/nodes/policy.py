@@ -137,7 +137,12 @@ class PolicyNode(LifecycleNode):
         path = self.value('checkpoint')
         if not path:
             raise QtRosError('parameter checkpoint is empty; give a run folder or a checkpoint')
-        return Policy.load(Path(path), device=self.value('device'), threads=self.value('threads'))
+        return Policy.load(
+            Path(path),
+            device=self.value('device'),
+            threads=self.value('threads'),
+            weights=self.value('weights'),
+        )
 
     def stop(self, reason: str) -> None:
         """End a running episode with the fallback, for good; the process is about to end."""

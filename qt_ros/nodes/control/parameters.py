@@ -26,6 +26,7 @@ PARAMETERS: dict[str, tuple[Any, str, tuple[float, float] | None]] = {
     'autostart': (False, 'Configure and activate without being asked.', None),
     'device': ('cpu', 'Where the policy runs: cpu, cuda or cuda:N.', None),
     'threads': (1, 'Threads of torch.', (1, 64)),
+    'weights': ('float32', 'How the policy keeps its weights: float32, bfloat16 or int8.', None),
     'command_rate_hz': (
         50.0,
         "Command slots per second; a multiple of the contract's rate.",
