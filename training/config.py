@@ -201,11 +201,15 @@ def _resolve(key: str) -> tuple[str, str] | None:
 
 
 def _unknown_override(key: str) -> str:
-    """Name the nearest key, whether it was given with its room or without."""
+    """Name the nearest key, whether it was given with its room or without, and its neighbours."""
     names = {name.split('.')[1]: name for name in _keys()}
     nearest = difflib.get_close_matches(key, [*names.values(), *names], n=1, cutoff=0.4)
-    hint = f'; did you mean {names.get(nearest[0], nearest[0])!r}?' if nearest else '.'
-    return f'override: unknown key {key!r}{hint} Known: {", ".join(_keys())}'
+    if not nearest:
+        return f'override: unknown key {key!r}. Known: {", ".join(_keys())}'
+    meant = names.get(nearest[0], nearest[0])
+    room = meant.partition('.')[0]
+    known = ', '.join(name for name in _keys() if name.startswith(f'{room}.'))
+    return f'override: unknown key {key!r}; did you mean {meant!r}? Known in {room}: {known}'
 
 
 def _unknown(origin: str, key: str, known: Sequence[str] | Mapping[str, Any]) -> str:

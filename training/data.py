@@ -16,7 +16,6 @@ without replacement.
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -31,6 +30,7 @@ from training.cache import Cache
 from training.config import DataConfig
 from training.errors import TrainingError
 from training.finite import must_be_finite
+from training.pools import Buffers, Pool
 from training.q_math import monte_carlo_returns
 from training.signature import Signature, common_signature
 from training.text import encode_text
@@ -100,7 +100,7 @@ class Replay:
         self.signature: Signature = common_signature([cache.meta for cache in self.caches])
         self._frames: list[dict[str, np.ndarray]] = []
         self.show([cache.images for cache in self.caches])
-        self._buffers = _Buffers()
+        self._buffers = Buffers()
         self.config, self.window, self.seed = config, window, seed
         self.instructions = tuple(
             dict.fromkeys(text for cache in self.caches for text in cache.meta.instructions)
@@ -293,7 +293,7 @@ class Replay:
             raise TrainingError('rewards must be >= 0 and returns at most 1: Q is a sigmoid')
         self._offsets = np.cumsum([0, *(len(cache) for cache in self.caches)])
 
-    def _make_pools(self) -> list[tuple[_Pool, int]]:
+    def _make_pools(self) -> list[tuple[Pool, int]]:
         """Return what segments are drawn from and how many of each batch come from there."""
         span, fraction, number = self.config.segment, self.config.success_fraction, self.segments
         everything = np.arange(len(self._start))
@@ -306,7 +306,7 @@ class Replay:
                 (everything[~self._success], number - share),
             ]
         return [
-            (_Pool(episodes, self._length[episodes] + span - 1, [self.seed, 0, i]), share)
+            (Pool(episodes, self._length[episodes] + span - 1, [self.seed, 0, i]), share)
             for i, (episodes, share) in enumerate(groups)
             if share
         ]
@@ -367,47 +367,3 @@ def copy_shifted(images: np.ndarray, row: int, down: int, right: int, out: np.nd
         pixels[:, :top] = pixels[:, top : top + 1]
     if bottom < height:
         pixels[:, bottom:] = pixels[:, bottom - 1 : bottom]
-
-
-class _Buffers:
-    """Memory for batches that is used again once nothing refers to it.
-
-    Fresh memory of this size comes from the kernel page by page, which costs as much as filling
-    it. A tensor made of an array keeps that array alive, so the array's end is the end of all use.
-    """
-
-    def __init__(self) -> None:
-        self._free: dict[int, list[np.ndarray]] = {}
-
-    def array(self, shape: tuple[int, ...], kind: np.dtype) -> np.ndarray:
-        """Return an array of that shape, any content; no slice of it may outlive it."""
-        size = int(np.prod(shape)) * kind.itemsize
-        free = self._free.setdefault(size, [])
-        memory = free.pop() if free else np.empty(size, np.uint8)
-        array = memory.view(kind).reshape(shape)
-        weakref.finalize(array, free.append, memory).atexit = False
-        return array
-
-
-class _Pool:
-    """Segments of some episodes in an endless sequence of shuffled passes."""
-
-    def __init__(self, episodes: np.ndarray, sizes: np.ndarray, seed: list[int]) -> None:
-        self.episodes = episodes
-        self.ends = np.cumsum(sizes)
-        self._seed = seed
-        self._passes: dict[int, np.ndarray] = {}
-
-    def take(self, position: int, number: int) -> np.ndarray:
-        """Return entries `position` to `position + number` of the sequence."""
-        size = int(self.ends[-1])
-        at = np.arange(position, position + number)
-        parts = [self._pass(p)[at[at // size == p] % size] for p in np.unique(at // size)]
-        return np.concatenate(parts)
-
-    def _pass(self, number: int) -> np.ndarray:
-        if number not in self._passes:
-            self._passes = {k: v for k, v in self._passes.items() if k == number - 1}
-            rng = np.random.default_rng([*self._seed, int(number)])
-            self._passes[number] = rng.permutation(int(self.ends[-1]))
-        return self._passes[number]

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +29,7 @@ from training.memory import kept_memory
 from training.metrics import MetricsLog, read_metrics
 from training.model import QTransformer
 from training.signature import Signature
+from training.stopping import stop_signals
 from training.vision import CameraEncoder
 from training.workers import Workers
 
@@ -143,7 +142,7 @@ class _Run:
             self.policy_id = checkpoint.read_state(checkpoint.find(self.out))['policy_id']
         workers = self.learner.workers
         log_or_not = MetricsLog(self.out, step) if workers.leads else nullcontext()
-        with log_or_not as log, _signals() as signals, closing(self._batches(step)) as coming:
+        with log_or_not as log, stop_signals() as signals, closing(self._batches(step)) as coming:
             while step < optim.steps and not stopped:
                 batch = next(coming)
                 figures = self.learner.update(batch, step)
@@ -392,19 +391,3 @@ def _must_fit(folder: Path, old: Signature, new: Signature) -> None:
         raise TrainingError(
             f'{folder} was trained for other data: {"; ".join(found)}; use data of its contract'
         )
-
-
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM in a list instead of dying; restore the handlers afterwards."""
-    received: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield received  # only the main thread may set handlers
-        return
-    watched = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(s, lambda number, _: received.append(number)) for s in watched]
-    try:
-        yield received
-    finally:
-        for number, handler in zip(watched, before, strict=True):
-            signal.signal(number, handler)
