@@ -1,7 +1,7 @@
 # Two commands: `make demo` runs the whole loop on a simulated robot, `make test` runs the tests.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint clean bench bench-convert bench-memory bench-cache bench-crash bench-fuzz bench-learning
+.PHONY: help setup demo test test-jazzy lint clean bench bench-convert bench-memory bench-cache bench-crash bench-fuzz bench-control bench-soak bench-learning
 
 help:   ## list the targets
 	@grep -hE '^[a-z-]+: .*##|^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -14,6 +14,10 @@ demo: setup  ## record, convert, train, drive, collect, retrain, drive again: ab
 
 test: setup lint  ## lint, type check and all tests
 	@. ./env.sh && python -m pytest
+
+test-jazzy:  ## set up ROS 2 Jazzy beside Kilted and test what runs over ROS with it
+	@unset AMENT_PREFIX_PATH LD_LIBRARY_PATH PYTHONPATH && export QT_ROS=jazzy && scripts/setup.sh \
+	&& . ./env.sh && python -m pytest tests/ros tests/spine tests/test_launch_files.py
 
 lint: setup  ## ruff and mypy
 	@. ./env.sh && ruff check . && ruff format --check . && mypy
@@ -35,6 +39,12 @@ bench-crash: setup  ## kill conversions 200 times at random and look at what is 
 bench-fuzz: setup  ## 10 000 mutated recordings, contracts, labels and datasets: half an hour; goes on where it was stopped
 	@. ./env.sh && python bench/fuzz.py
 
+bench-control: setup  ## the policy node's timing over real topics: period, command age, CPU, beside the floor
+	@. ./env.sh && python bench/control_loop.py
+
+bench-soak: setup  ## an hour of the policy node against the simulator: memory, watchdog, every tick accounted for
+	@. ./env.sh && python bench/soak.py
+
 STUDY = block
 SEEDS = 0 1 2
 JOBS = 2
@@ -43,6 +53,6 @@ bench-learning: setup  ## the learning table (STUDY=block SEEDS="0 1 2" JOBS=2 M
 	$(if $(MINUTES),--minutes $(MINUTES)); status=$$?; python -m bench.learning report --seeds $(SEEDS); exit $$status
 
 clean:  ## remove what setup, test and demo made
-	rm -rf .venv .colcon .stamps build dist *.egg-info runs/demo runs/demo.*
+	rm -rf .venv* .colcon* .stamps* build dist *.egg-info runs/demo runs/demo.*
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -32,6 +32,7 @@ class Plan:
     demonstrations: int  # of them
     share: float = 0.08  # of successes among all; replays that succeed count
     noise: float = 0.1  # standard deviation on each action, in steps of `STEP_LIMITS`
+    correlation: float = 0.9  # of the noise from one tick to the next; 0: a new draw each time
 
     @property
     def successes(self) -> int:
@@ -65,13 +66,16 @@ class Recorded:
 class NoisyReplay:
     """Sends the steps of a demonstration again, with noise on each joint's step.
 
-    The noise adds up, as the actions do: they are steps from where the arm was sent last.
+    The noise adds up, as the actions do: they are steps from where the arm was sent last. And it
+    goes on in its direction for a while (an Ornstein-Uhlenbeck process): drawn anew at every tick
+    it would cancel out, in the arm's path as in the mean of what a network imitates.
     """
 
-    def __init__(self, commands: list[np.ndarray], noise: float, rng: np.random.Generator) -> None:
+    def __init__(self, commands: list[np.ndarray], plan: Plan, rng: np.random.Generator) -> None:
         self._commands, self._rng = commands, rng
         self._limits = np.array(STEP_LIMITS)
-        self._noise = noise * self._limits
+        self._scale = plan.noise * self._limits
+        self._correlation = plan.correlation
         self._next = 0
 
     def reset(self, task: Task, positions: np.ndarray) -> None:
@@ -80,13 +84,16 @@ class NoisyReplay:
         self._next = 0
         self._last = np.array(positions, np.float64)
         self._original = self._last.copy()
+        self._noise = self._rng.normal(0.0, self._scale)
 
     def act(self, state: ArmState) -> np.ndarray:
         """Return targets (7,), whatever the state."""
         del state
         command = self._commands[self._next]
         self._next += 1
-        step = command[:6] - self._original + self._rng.normal(0.0, self._noise)
+        step = command[:6] - self._original + self._noise
+        fresh = self._rng.normal(0.0, self._scale)
+        self._noise = self._correlation * self._noise + (1 - self._correlation**2) ** 0.5 * fresh
         self._original = command[:6]
         self._last = self._last + np.clip(step, -self._limits, self._limits)
         return np.append(self._last, command[6])
@@ -98,15 +105,21 @@ class NoisyReplay:
 
 
 def noisy_replays(
-    contract: Contract, instruction: str, plan: Plan, scene: int, seed: int
+    contract: Contract,
+    instruction: str,
+    plan: Plan,
+    scene: int,
+    seed: int,
+    env: BlockArmEnv | None = None,
 ) -> Iterator[Episode]:
     """Yield the episodes of one instruction: demonstrations, then replays of them in turn.
 
     Scenes have seeds from `scene` on; an attempt of the expert that fails is no demonstration and
     is left out. Replays that succeed beyond `plan.successes` are left out too, so the share is at
-    most the one wanted. Raises LearningError where the noise is too small for the failures wanted.
+    most the one wanted. env: where they happen, None for a new one of the contract. Raises
+    LearningError where the noise is too small for the failures wanted.
     """
-    env = BlockArmEnv(contract)
+    env = env or BlockArmEnv(contract)
     expert = Recorded(Expert(seed=seed))
     originals: list[tuple[int, list[np.ndarray]]] = []
     while len(originals) < plan.demonstrations:
@@ -126,7 +139,7 @@ def noisy_replays(
                 f'{instruction}: of {tried} replays at noise {plan.noise:g} only'
                 f' {plan.episodes - plan.successes - failures} failed; use more noise'
             )
-        episode = attempt(env, NoisyReplay(commands, plan.noise, rng), instruction, at)
+        episode = attempt(env, NoisyReplay(commands, plan, rng), instruction, at)
         good = episode.outcome == 'success'
         if good and successes <= 0:
             continue

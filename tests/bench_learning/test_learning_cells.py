@@ -129,7 +129,7 @@ def test_the_first_seed_of_all_methods_comes_first(tmp_path):
     core = [method.name for method in study.methods if not method.extra]
     assert [cell.seed for cell in cells] == [0] * len(core) + [1] * len(core) + [2] * len(core)
     assert [cell.method for cell in cells[: len(core)]] == core
-    assert len(core) == 8
+    assert len(core) == 10
     assert len(cells_of(study, tmp_path, [0], extras=True)) == len(study.methods)
     with pytest.raises(LearningError, match='known: q_transformer'):
         cells_of(study, tmp_path, [0], ['q_transfomer'])

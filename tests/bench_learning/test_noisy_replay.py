@@ -56,7 +56,12 @@ def test_replays_start_in_the_scene_of_their_demonstration_and_end_with_it():
 def test_without_noise_a_replay_is_the_demonstration_and_failures_are_refused():
     env, expert = BlockArmEnv(contract()), Recorded(Expert(seed=3))
     original = attempt(env, expert, PICK, 41)
-    again = attempt(env, NoisyReplay(expert.commands, 0.0, np.random.default_rng(0)), PICK, 41)
+    again = attempt(
+        env,
+        NoisyReplay(expert.commands, Plan(1, 1, noise=0.0), np.random.default_rng(0)),
+        PICK,
+        41,
+    )
     np.testing.assert_allclose(again.action, original.action, atol=1e-6)
     assert again.outcome == original.outcome == 'success'
     with pytest.raises(LearningError, match='use more noise'):
@@ -65,10 +70,22 @@ def test_without_noise_a_replay_is_the_demonstration_and_failures_are_refused():
 
 def test_noise_never_asks_for_more_than_a_step():
     commands = [np.append(np.full(6, 0.02 * k), 1.0) for k in range(30)]
-    replay = NoisyReplay(commands, 5.0, np.random.default_rng(1))
+    replay = NoisyReplay(commands, Plan(1, 1, noise=5.0), np.random.default_rng(1))
     replay.reset(None, np.zeros(6))
     targets = np.array([replay.act(None) for _ in commands])
     assert replay.finished
     steps = np.diff(np.vstack([np.zeros(6), targets[:, :6]]), axis=0)
     assert (np.abs(steps) <= np.array(STEP_LIMITS) + 1e-12).all()
     assert np.abs(steps).max() > 0.1
+
+
+def test_the_noise_has_the_size_and_the_correlation_of_the_plan():
+    ticks, plan = 4000, Plan(1, 1, noise=0.02, correlation=0.9)
+    still = [np.zeros(7)] * ticks
+    replay = NoisyReplay(still, plan, np.random.default_rng(2))
+    replay.reset(None, np.zeros(6))
+    targets = np.array([replay.act(None)[:6] for _ in still])
+    noise = np.diff(np.vstack([np.zeros(6), targets]), axis=0) / np.array(STEP_LIMITS)
+    assert noise.std() == pytest.approx(0.02, rel=0.1)
+    correlation = np.mean([np.corrcoef(n[:-1], n[1:])[0, 1] for n in noise.T])
+    assert correlation == pytest.approx(0.9, abs=0.03)
