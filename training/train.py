@@ -124,7 +124,8 @@ class _Run:
         self.progress = progress if learner.workers.leads else None
         # Where nothing pulls Q down it may rightly be high everywhere.
         loss = config.loss
-        guarded = loss.objective == 'q' and loss.alpha > 0 and loss.monte_carlo
+        pulled = loss.alpha > 0 and loss.conservative != 'softmax'
+        guarded = loss.objective == 'q' and pulled and loss.monte_carlo
         from_step = max(1000, config.optim.steps // 4)
         self.health = Health(replay.mean_success_return(), from_step) if guarded else None
         self.policy_id = ''
