@@ -45,11 +45,11 @@ def prepare(model: nn.Module, weights: str = 'float32') -> None:
 def _layer(layer: nn.Linear, weights: str) -> nn.Module:
     if weights == 'int8':
         return Int8(layer)
-    dtype = getattr(torch, weights)
-    on_gpu = layer.weight.device.type != 'cpu'
-    if _can_pack(layer.weight, dtype) or (on_gpu and dtype != torch.float32):
-        return Packed(layer, dtype)
-    return layer
+    if weights == 'bfloat16':
+        small = layer.weight.device.type == 'cpu' and layer.weight.numel() < PACKED_SIZE
+        return layer if small else Packed(layer, torch.bfloat16)
+    packs = _can_pack(layer.weight, torch.float32)
+    return Packed(layer, torch.float32) if packs else layer
 
 
 class Packed(nn.Module):
@@ -105,25 +105,25 @@ class Int8(nn.Module):
 def int8_product(rows: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
     """Return rows (M, K) bfloat16 times weight (N, K) int8, scaled by (N,) bfloat16: (M, N).
 
-    Few rows go through a kernel that reads the weights as they are; many, and all where torch
-    does not have it, through weights that are widened first.
+    On a CPU few rows go through a kernel that reads the weights as they are; many, and all where
+    torch does not have it, through weights that are widened first.
     """
-    if len(rows) <= INT8_ROWS and _has_int8(rows.device):
+    if len(rows) <= INT8_ROWS and rows.device.type == 'cpu' and _has_int8():
         return torch._weight_int8pack_mm(rows, weight, scale)
     return functional.linear(rows, weight.to(rows.dtype)) * scale
 
 
 @cache
-def _has_int8(device: torch.device) -> bool:
-    """Whether torch has a product with int8 weights there, found out by one."""
-    probe = torch.ones(1, 32, device=device)
+def _has_int8() -> bool:
+    """Whether torch has a product with int8 weights for this CPU, found out by one."""
+    probe = torch.ones(32, 32)
     try:
         out = torch._weight_int8pack_mm(
-            probe.to(torch.bfloat16), probe.to(torch.int8), probe[:, 0].to(torch.bfloat16)
+            probe.to(torch.bfloat16), probe.to(torch.int8), probe[0].to(torch.bfloat16)
         )
     except (AttributeError, NotImplementedError, RuntimeError):
         return False
-    return float(out) == 32.0
+    return bool((out == 32.0).all())
 
 
 def _can_pack(weight: Tensor, dtype: torch.dtype) -> bool:

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn import functional
 
 from training import packed
 from training.cache import Cache
@@ -124,7 +125,7 @@ def test_the_int8_kernel_and_its_replacement_agree(rows, monkeypatch):
     weight = torch.randint(-127, 128, (48, 64), dtype=torch.int8)
     scale = (torch.rand(48) / 127).bfloat16()
     by_kernel = int8_product(x, weight, scale).float()
-    monkeypatch.setattr(packed, '_has_int8', lambda device: False)
+    monkeypatch.setattr(packed, '_has_int8', lambda: False)
     widened = int8_product(x, weight, scale).float()
     assert float((by_kernel - widened).abs().max()) <= 2**-6 * float(widened.abs().max())
 
@@ -168,6 +169,25 @@ def test_fewer_bytes(small_model):
             layers = [part for part in other.modules() if isinstance(part, Packed)]
             assert all(part.laid_out.dtype == torch.bfloat16 for part in layers)
     assert sizes['int8'] < 0.4 * sizes['float32']
+
+
+def test_small_layers_stay_as_they_are_on_a_cpu(small_model, monkeypatch):
+    monkeypatch.setattr(packed, 'PACKED_SIZE', 64 * 64 + 1)  # the other layers are larger
+    for weights in ('float32', 'bfloat16'):
+        other = copy.deepcopy(small_model[0])
+        prepare(other, weights)
+        assert isinstance(other.blocks[0].query, nn.Linear)
+        assert isinstance(other.blocks[0].key_value, Packed)
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
+def test_without_onednn_the_layers_still_run(dtype, monkeypatch):
+    monkeypatch.setattr(packed, '_can_pack', lambda weight, dtype: False)
+    layer, x = nn.Linear(64, 48), torch.randn(3, 64)
+    with torch.no_grad():
+        out = Packed(layer, dtype)(x)
+        expected = functional.linear(x.to(dtype), layer.weight.to(dtype), layer.bias.to(dtype))
+    assert torch.equal(out, expected.float())
 
 
 def test_unknown_weights_are_refused(small_model):
