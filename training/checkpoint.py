@@ -21,11 +21,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from training.config import ModelConfig
 from training.errors import TrainingError
 
 VERSION = 1
@@ -122,6 +124,18 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
     if not isinstance(state, dict) or state.get('version') != VERSION:
         raise TrainingError(f'{file} is not of version {VERSION}; train the policy again')
     return state
+
+
+def read_embeddings(run: Path, model: ModelConfig) -> dict[str, np.ndarray]:
+    """Return {instruction: embedding (text_size,)} of a run, {} if it encodes text otherwise.
+
+    Raises TrainingError if there is no checkpoint.
+    """
+    state = read_state(find(run))
+    before = state['config']['model']
+    if (before['text_encoder'], before['text_size']) != (model.text_encoder, model.text_size):
+        return {}
+    return {text: np.array(v, np.float32) for text, v in state['instructions'].items()}
 
 
 def load_weights(checkpoint: Path, name: str, network: nn.Module) -> None:

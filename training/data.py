@@ -79,6 +79,7 @@ def _rows(value: Tensor, rows: slice) -> Tensor:
 class Replay:
     """All trainable rows of one or more caches, ready to be drawn from.
 
+    embeddings: (text_size,) each, of instructions that were encoded before; the rest is encoded.
     Raises TrainingError for caches of different contracts and for data without any episode that
     takes part.
     """
@@ -93,6 +94,7 @@ class Replay:
         text_encoder: str,
         text_size: int,
         seed: int = 0,
+        embeddings: Mapping[str, np.ndarray] | None = None,
     ) -> None:
         if not paths:
             raise TrainingError('no training data was given; name at least one dataset')
@@ -105,8 +107,12 @@ class Replay:
         self.instructions = tuple(
             dict.fromkeys(text for cache in self.caches for text in cache.meta.instructions)
         )
+        known = embeddings or {}
         self.embeddings = np.stack(
-            [encode_text(text, text_encoder, text_size) for text in self.instructions]
+            [
+                known[text] if text in known else encode_text(text, text_encoder, text_size)
+                for text in self.instructions
+            ]
         )
         self._index_episodes()
         self._load_columns(gamma)

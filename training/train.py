@@ -79,6 +79,7 @@ def train(
     if optim.threads:
         torch.set_num_threads(optim.threads)
     model_config = config.model
+    before = out if resume else init_from
     replay = Replay(
         caches,
         config.data,
@@ -87,6 +88,7 @@ def train(
         text_encoder=model_config.text_encoder,
         text_size=model_config.text_size,
         seed=optim.seed,
+        embeddings=checkpoint.read_embeddings(before, model_config) if before else None,
     )
     workers = Workers.from_environment(optim.device)
     fresh = not resume and init_from is None

@@ -3,6 +3,7 @@ import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import torch
 from made_caches import random_episodes, write_cache
@@ -11,6 +12,7 @@ from safetensors.torch import load_file
 from training import checkpoint
 from training.errors import TrainingError
 from training.metrics import read_metrics
+from training.text import encode_text
 from training.train import resolve_device, train
 
 
@@ -61,6 +63,30 @@ def test_a_finished_run_resumes_to_itself_and_can_be_prolonged(cache, tmp_path, 
     longer = train([cache], run, small_config('optim.steps=8'), resume=True)
     assert longer.steps == 8
     assert longer.policy_id != first.policy_id
+
+
+@pytest.mark.parametrize('how', ['resume', 'init_from', 'another encoder'])
+def test_instructions_are_encoded_once(cache, tmp_path, small_config, how):
+    """What the checkpoint holds of them is used again, also where its encoder is gone."""
+    run = train([cache], tmp_path / 'a', small_config('optim.steps=6')).run
+    file = checkpoint.find(run) / 'state.json'
+    state = json.loads(file.read_text())
+    state['instructions']['go left'] = [0.25] * 16
+    file.write_text(json.dumps(state))
+    more = write_cache(
+        tmp_path / 'more', [{**random_episodes([4], ['success'])[0], 'instruction': 'go up'}]
+    )
+    out = run if how == 'resume' else tmp_path / 'b'
+    if how == 'another encoder':
+        with pytest.raises(TrainingError, match='text_size: 16 -> 8'):
+            train([cache], out, small_config('model.text_size=8'), init_from=run)
+        return
+    start = {'resume': True} if how == 'resume' else {'init_from': run}
+    train([cache, more], out, small_config('optim.steps=7'), **start)
+    stored = checkpoint.read_state(checkpoint.find(out))['instructions']
+    assert stored['go left'] == [0.25] * 16
+    assert stored['go right'] == state['instructions']['go right']
+    assert np.allclose(stored['go up'], encode_text('go up', 'hashed', 16))
 
 
 def test_init_from_starts_with_the_averaged_weights(cache, tmp_path, small_config):
