@@ -23,7 +23,7 @@ QUICK_TASKS = ('reach-v3', 'drawer-close-v3')
 PLAN, QUICK_PLAN = Plan(), Plan(demonstrations=1, failures=1)
 STEPS = 10000
 EVALUATION = 20  # episodes of each task
-METHODS = ('q_transformer', 'bc_all', 'bc_successes')
+METHODS = ('q_transformer', 'bc_all', 'bc_successes', 'bc_balanced')
 PER_SEED, PER_TASK = 1_000_000, 50_000  # starts
 STARTS = 900_000_000  # first start of evaluations; those of the data stay below
 
@@ -38,7 +38,8 @@ demonstrations of the scripted expert, whose hand slips now and then, and {PLAN.
 replays of them, blind and with noise that drifts (standard deviation {PLAN.noise} of the largest
 action, correlation {PLAN.correlation} from one action to the next): {SHARE:.0%} of the episodes
 succeed. Each action is held for {REPEAT} steps of 80 Hz. An episode ends with the first success,
-or after {MAX_STEPS} actions: {MAX_STEPS * REPEAT} steps, where Meta-World's own limit is 500.
+or after {MAX_STEPS} actions: {MAX_STEPS * REPEAT} steps, where Meta-World's own limit is 500. Half
+of each batch are successes for the Q-Transformer, and for one of the clones.
 Sized for two cores. Published figures are for more data and larger networks, on starts of their
 own: compare the rows here with each other.
 """

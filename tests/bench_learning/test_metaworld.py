@@ -162,11 +162,8 @@ def test_the_study_runs_through(tmp_path):
     from training.train import train
 
     quick = load_study('metaworld', quick=True)
-    assert [method.name for method in study().methods] == [
-        'q_transformer',
-        'bc_all',
-        'bc_successes',
-    ]
+    names = {method.name for method in study().methods}
+    assert {'q_transformer', 'bc_all', 'bc_successes'} <= names
     assert quick.recipe.startswith(str(QUICK_PLAN))
     quick.make_data(0, tmp_path)
     config = load_config(quick.preset, [*quick.overrides, 'optim.steps=2', 'optim.seed=0'])
