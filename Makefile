@@ -1,7 +1,7 @@
 # Two commands: `make demo` runs the whole loop on a simulated robot, `make test` runs the tests.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-jazzy lint clean bench bench-convert bench-memory bench-cache bench-crash bench-fuzz bench-control bench-soak bench-learning
+.PHONY: help setup demo test test-jazzy lint clean bench bench-convert bench-memory bench-cache bench-crash bench-fuzz bench-control bench-soak bench-learning bench-outside
 
 help:   ## list the targets
 	@grep -hE '^[a-z-]+: .*##|^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -51,6 +51,9 @@ JOBS = 2
 bench-learning: setup  ## the learning table (STUDY=block SEEDS="0 1 2" JOBS=2 MINUTES=60): 6 CPU-hours; goes on where it was stopped
 	@. ./env.sh && python -m bench.learning run --study $(STUDY) --seeds $(SEEDS) --jobs $(JOBS) \
 	$(if $(MINUTES),--minutes $(MINUTES)); status=$$?; python -m bench.learning report --seeds $(SEEDS); exit $$status
+
+bench-outside: setup  ## IQL, CQL and BC of d3rlpy on the block world's true state (SEEDS="0"): an hour a seed at most
+	@scripts/outside.sh $(SEEDS)
 
 clean:  ## remove what setup, test and demo made
 	rm -rf .venv* .colcon* .stamps* build dist *.egg-info runs/demo runs/demo.*

@@ -30,6 +30,7 @@ from bench.learning.block import MAX_STEPS, PER_SEED, PLANS, QUICK_PLAN, SCENES
 from bench.learning.cell import commit, hardware
 from bench.learning.noisy_replay import Plan
 from bench.learning.places import Cell, locked, read_json
+from bench.learning.study import LearningError
 from bench.learning.true_state import SeeingEnv, TruePolicy, make_arrays
 from qt_ros.contract import Contract
 from qt_ros.sim.rollout import evaluate
@@ -84,9 +85,15 @@ def make_algorithm(method: str, robot: Contract) -> Any:
 
 
 def run_cell(cell: Cell, plans: dict[str, Plan], steps: int, episodes: int) -> None:
-    """Train one method on one seed and judge it; nothing happens where that was done before."""
+    """Train one method on one seed and judge it; nothing happens where that was done before.
+
+    Raises LearningError where it was done with other data or for another number of steps.
+    """
+    made_of = {'data': f'{plans}', 'steps': steps, 'episodes': episodes}
     with locked(cell.folder / 'lock', wait=True):
         if cell.done:
+            if read_json(cell.result)['made_of'] != made_of:
+                raise LearningError(f'{cell.folder} is of other data or sizes; delete it')
             return
         torch.set_num_threads(1)
         arrays = ready_arrays(cell.out / 'data', plans, cell.seed)
@@ -121,7 +128,8 @@ def run_cell(cell: Cell, plans: dict[str, Plan], steps: int, episodes: int) -> N
             'd3rlpy': version('d3rlpy'),
             'note': NOTE,
         }
-        write_json(cell.result, {'rows': [{**row, **figures} for row in rows]})
+        rows = [{**row, **figures} for row in rows]
+        write_json(cell.result, {'made_of': made_of, 'rows': rows})
 
 
 def _judge(
