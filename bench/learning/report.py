@@ -27,14 +27,14 @@ interval of Katz. CPU time is of one thread.
 
 
 def write_report(out: Path, to: Path, seeds: Sequence[int]) -> list[Path]:
-    """Write everything about the studies that have a finished cell; return the files.
+    """Write everything about the studies that were begun; return the files.
 
     Cells of `seeds` and of the core methods that are not finished are named as such.
     """
     to.mkdir(parents=True, exist_ok=True)
     written, text = [], [HEAD]
     for name in STUDIES:
-        if not any((out / 'cells' / name).glob('*/seed_*/result.json')):
+        if not (out / 'cells' / name).is_dir():
             continue
         try:
             study = load_study(name)
@@ -42,6 +42,9 @@ def write_report(out: Path, to: Path, seeds: Sequence[int]) -> list[Path]:
             text.append(f'## {name}\n\nNot reported here: {error}\n')
             continue
         cells = _cells(out, study, seeds)
+        if not any(cell.done for cell in cells):
+            text.append(f'## {study.title}\n\nBegun; no cell of it is finished yet.\n')
+            continue
         table = to / f'{name}.csv'
         write_csv(table, study, [cell for cell in cells if cell.done])
         rows = read_csv(table)

@@ -57,7 +57,7 @@ def test_a_partial_report_sums_what_is_there_and_names_what_is_not(tmp_path):
     assert 'softmax (seed 0)' in missing
     assert 'q_transformer' not in missing
     assert 'hl_gauss' not in missing  # extras are not owed
-    assert 'softmax regulariser' not in text
+    assert '| softmax regulariser' not in text
     assert 'bc_all, seed 0: training gave up: Q has collapsed' in text
     assert (to / 'block.png').read_bytes().startswith(b'\x89PNG')
 
@@ -76,6 +76,8 @@ def test_the_same_cells_give_the_same_files_and_more_cells_more(tmp_path):
 
 
 def test_without_a_finished_cell_there_is_no_table(tmp_path):
+    Cell(tmp_path / 'out', 'block', 'q_transformer', 0).folder.mkdir(parents=True)
     text = report(tmp_path / 'out', tmp_path / 'results')
+    assert 'no cell of it is finished yet' in text
     assert '|' not in text
     assert [path.name for path in (tmp_path / 'results').iterdir()] == ['README.md']
