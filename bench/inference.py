@@ -93,10 +93,8 @@ def recorded_frames(policy: Policy, path: Path) -> Iterator[tuple[str, Seen]]:
             words = cache.meta.instructions[episode.instruction]
             for row in range(episode.start, episode.stop):
                 images = {name: np.array(cache.images[name][row]) for name in policy.cameras}
-                yield (
-                    words if row == episode.start else '',
-                    Seen(images, np.array(cache.state[row])),
-                )
+                seen = Seen(images, np.array(cache.state[row]))
+                yield words if row == episode.start else '', seen
 
 
 class Subject:
