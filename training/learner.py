@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from training.augment import recolor
+from training.compiling import compiled
 from training.config import LossConfig, OptimConfig, TrainConfig
 from training.data import Batch
 from training.model import QTransformer
@@ -54,6 +55,7 @@ class Learner:
             self.weights, lr=optim.lr, weight_decay=optim.weight_decay, fused=True
         )
         self.device = device
+        self._loss = compiled(batch_loss, device) if optim.compile else batch_loss
 
     def update(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """Do training step number `step` (0, 1, ...) and return its figures as scalars.
@@ -95,7 +97,7 @@ class Learner:
         for part in batch.parts(self.config.optim.accumulate):
             part = self._prepared(part)
             with self._autocast():
-                loss, figures = batch_loss(
+                loss, figures = self._loss(
                     self.model, self.target, part, self.config.loss, (counts[0], counts[1])
                 )
             loss.backward()
@@ -184,47 +186,54 @@ def batch_loss(
     # What is still to come, undiscounted: 1 on successes. Only a return token looks at it.
     wanted = batch.success.to(torch.float32).repeat_interleave(steps)
     logits = model.logits(windows, present, text, bins, wanted).float()
-    if config.objective == 'cloning':
-        rows = batch.valid.flatten()
-        td = cloning_loss(
-            logits,
-            bins,
-            model.counts,
-            row_mask=rows,
-            smoothing=config.smoothing,
-            count=counts and counts[1],
-        )
-        conservative = torch.zeros_like(td)
-    else:
-        td, conservative = _q_losses(model, target, batch, logits, bins, config, counts)
-    loss = td + config.alpha * conservative
-    with torch.no_grad():
-        seen = logits.detach()
-        # Cloning has no Q: its figures are probabilities of bins.
-        q = seen.softmax(-1) if config.objective == 'cloning' else model.q(seen)
-        figures = _figures(q, bins, batch, model.counts)
+    targets = _targets(target, batch, config) if config.objective == 'q' else None
+    with _in_float32(logits.device):
+        if targets is None:
+            td = cloning_loss(
+                logits,
+                bins,
+                model.counts,
+                row_mask=batch.valid.flatten(),
+                smoothing=config.smoothing,
+                count=counts and counts[1],
+            )
+            conservative = torch.zeros_like(td)
+        else:
+            td, conservative = _q_losses(
+                model.counts, batch, logits, bins, targets, config, counts
+            )
+        loss = td + config.alpha * conservative
+        with torch.no_grad():
+            seen = logits.detach()
+            # Cloning has no Q: its figures are probabilities of bins.
+            q = seen.softmax(-1) if targets is None else model.q(seen)
+            figures = _figures(q, bins, batch, model.counts)
     parts = {'loss': loss.detach(), 'td': td.detach(), 'conservative': conservative.detach()}
     return loss, {**parts, **figures}
 
 
+def _in_float32(device: torch.device) -> torch.autocast:
+    """Return a context in which bfloat16 is not used, whatever is around it."""
+    return torch.autocast(device.type, enabled=False)
+
+
 def _q_losses(
-    model: QTransformer,
-    target: QTransformer,
+    bin_counts: tuple[int, ...],
     batch: Batch,
     logits: Tensor,
     bins: Tensor,
+    targets: tuple[Tensor, Tensor],
     config: LossConfig,
     counts: tuple[Tensor, Tensor] | None,
 ) -> tuple[Tensor, Tensor]:
-    """Return the temporal-difference and the conservative loss."""
-    targets, known = _targets(target, batch, config)
-    dims = model.dims
+    """Return the temporal-difference and the conservative loss; targets: see `_targets`."""
+    dims = len(bin_counts)
     return q_losses(
         logits,
         bins,
-        targets.reshape(-1, dims),
-        model.counts,
-        td_mask=known.reshape(-1, dims),
+        targets[0].reshape(-1, dims),
+        bin_counts,
+        td_mask=targets[1].reshape(-1, dims),
         row_mask=batch.valid.flatten(),
         error=config.error,
         smoothing=config.smoothing,
@@ -261,7 +270,8 @@ def _targets(target: QTransformer, batch: Batch, config: LossConfig) -> tuple[Te
     windows, present = _windows(target, batch, first, number)
     text = batch.text.repeat_interleave(number, dim=0)
     logits = target.logits(windows, present, text, batch.bins[:, first:].flatten(0, 1))
-    best = target.q(logits.float()).amax(-1).unflatten(0, (count, number))  # (B, number, A)
+    with _in_float32(logits.device):
+        best = target.q(logits.float()).amax(-1).unflatten(0, (count, number))  # (B, number, A)
     known = _known(batch, config, target.dims)
     if config.target == 'per_dim':
         targets = per_dim_targets(
@@ -295,8 +305,16 @@ def _figures(q: Tensor, bins: Tensor, batch: Batch, counts: tuple[int, ...]) -> 
     valid = batch.valid.flatten()
     success = batch.success.repeat_interleave(batch.valid.shape[1])
     return {
-        'q_success': data[valid & success, -1].mean(),
-        'q_failure': data[valid & ~success, -1].mean(),
-        'q_others': others[valid].mean(),
-        'gap': (data - others)[valid].mean(),
+        'q_success': _mean(data[:, -1], valid & success),
+        'q_failure': _mean(data[:, -1], valid & ~success),
+        'q_others': _mean(others.mean(-1), valid),
+        'gap': _mean((data - others).mean(-1), valid),
     }
+
+
+def _mean(values: Tensor, rows: Tensor) -> Tensor:
+    """Return the mean of values (N,) over the rows (N,) bool that are True, nan without any.
+
+    Picking these rows out would make a GPU's steps wait for one another.
+    """
+    return torch.where(rows, values, torch.zeros_like(values)).sum() / rows.sum()

@@ -112,7 +112,7 @@ class CameraEncoder(nn.Module):
             looks = self.attention @ cells.transpose(1, 2)  # (N, M, HW)
         else:
             looks = self.learner(cells).transpose(1, 2)
-        looks = looks.softmax(-1)
+        looks = looks.float().softmax(-1)
         pooled = torch.cat([looks @ cells, looks @ self.where], dim=-1)  # (N, M, C + 2)
         return self.project(pooled.reshape(len(x), self.tokens, -1)) + self.slot
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
+from torch.nn import functional
 
-from training.efficientnet import SIZES, EfficientNet
+from training import checkpoint
+from training.efficientnet import SIZES, ConvNorm, EfficientNet
 from training.errors import TrainingError
 from training.train import train
 
@@ -68,6 +70,37 @@ def test_the_statistics_of_loaded_weights_stay_and_the_rest_learns():
     still = {name for name in before if torch.equal(before[name], after[name])}
     assert {name for name in before if 'running' in name} <= still
     assert not {n for n in still if n.endswith('conv.weight') or n == 'film.weight'}
+
+
+@pytest.mark.parametrize('groups', [1, 8])
+def test_normalising_the_weights_is_normalising_the_features(groups):
+    torch.manual_seed(0)
+    layer = ConvNorm(8, 16, 3, 2, groups, frozen=True)
+    with torch.no_grad():
+        for value in (*layer.norm.parameters(), *layer.norm.buffers()):
+            value.uniform_(0.5, 2)
+    x = torch.randn(2, 8, 9, 9)
+    norm = layer.norm
+    wanted = functional.batch_norm(
+        layer.conv(x), norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps
+    )
+    assert torch.allclose(layer(x), wanted, rtol=1e-4, atol=1e-5)
+    ours, theirs = (
+        torch.autograd.grad(y.square().sum(), list(layer.parameters())) for y in (layer(x), wanted)
+    )
+    for one, two in zip(ours, theirs, strict=True):
+        assert torch.allclose(one, two, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize('frozen', [True, False])
+def test_half_precision_keeps_depthwise_convolutions_whole_on_a_cpu(frozen):
+    torch.manual_seed(0)
+    layer = ConvNorm(8, 8, 3, 1, 8, frozen)
+    x = torch.randn(2, 8, 9, 9, dtype=torch.bfloat16)
+    with torch.autocast('cpu', torch.bfloat16):
+        out = layer(x)
+    assert out.dtype == torch.bfloat16
+    assert torch.equal(out, layer(x.float()).to(torch.bfloat16))
 
 
 def test_names_of_torchvision_and_timm():
@@ -153,8 +186,11 @@ def test_a_run_starts_from_a_file_of_weights(cache, tmp_path, small_config):
     (tmp_path / 'b0.safetensors').unlink()  # the policy needs it no more
     from training.policy import Policy
 
-    stem = Policy.load(result.run).model.cameras[0].net.stem.conv.weight
-    assert torch.allclose(stem, weights['features.0.0.weight'], atol=1e-6)
+    Policy.load(result.run)
+    kept = load_file(checkpoint.find(result.run) / 'target.safetensors')
+    assert torch.allclose(
+        kept['cameras.0.net.stem.conv.weight'], weights['features.0.0.weight'], atol=1e-6
+    )
 
 
 def test_files_that_do_not_fit_are_refused(cache, tmp_path, small_config):
