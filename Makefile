@@ -52,7 +52,7 @@ bench-learning: setup  ## the learning table (STUDY=block SEEDS="0 1 2" JOBS=2 M
 	@. ./env.sh && python -m bench.learning run --study $(STUDY) --seeds $(SEEDS) --jobs $(JOBS) \
 	$(if $(MINUTES),--minutes $(MINUTES)); status=$$?; python -m bench.learning report --seeds $(SEEDS); exit $$status
 
-bench-outside: setup  ## IQL, CQL and BC of d3rlpy on the block world's true state (SEEDS="0"): an hour a seed at most
+bench-outside: setup  ## IQL, CQL and BC of d3rlpy on the block world's true state (SEEDS="0"): about 40 CPU-minutes a seed
 	@scripts/outside.sh $(SEEDS)
 
 clean:  ## remove what setup, test and demo made

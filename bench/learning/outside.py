@@ -148,13 +148,16 @@ def _judge(
         }
 
 
-def write_csv(path: Path, cells: Sequence[Cell]) -> None:
-    """Write the rows of the cells that are done."""
+def write_csv(path: Path, out: Path) -> None:
+    """Write the rows of all cells below `out` that are done."""
+    done = sorted((out / 'cells' / 'outside').glob('*/seed_*/result.json'))
+    cells = [Cell(out, 'outside', at.parts[-3], int(at.parts[-2][5:])) for at in done]
+    path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, 'w', newline='', encoding='utf-8') as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator='\n')
         writer.writeheader()
         for cell in cells:
-            for row in (read_json(cell.result) or {'rows': []})['rows']:
+            for row in read_json(cell.result)['rows']:
                 writer.writerow(
                     {'study': cell.study, 'method': cell.method, 'seed': cell.seed, **row}
                 )
@@ -176,8 +179,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for cell in cells:
         steps, episodes = (20, 1) if args.quick else (STEPS[cell.method], EVALUATION)
         run_cell(cell, plans, steps, episodes)
-        args.csv.parent.mkdir(parents=True, exist_ok=True)
-        write_csv(args.csv, cells)
+        write_csv(args.csv, args.out)
 
 
 if __name__ == '__main__':
