@@ -1,7 +1,7 @@
 # Two commands: `make demo` runs the whole loop on a simulated robot, `make test` runs the tests.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-jazzy lint clean bench bench-convert bench-memory bench-cache bench-crash bench-fuzz bench-control bench-soak bench-learning bench-outside
+.PHONY: help setup demo test test-jazzy lint clean bench bench-convert bench-memory bench-cache bench-crash bench-fuzz bench-control bench-soak bench-inference bench-learning bench-outside
 
 help:   ## list the targets
 	@grep -hE '^[a-z-]+: .*##|^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -41,6 +41,9 @@ bench-fuzz: setup  ## 10 000 mutated recordings, contracts, labels and datasets:
 
 bench-control: setup  ## the policy node's timing over real topics: period, command age, CPU, beside the floor
 	@. ./env.sh && python bench/control_loop.py
+
+bench-inference: setup  ## CPU time of one action on one core: parts, operations, floor, kinds of weights
+	@. ./env.sh && python bench/inference.py
 
 bench-soak: setup  ## an hour of the policy node against the simulator: memory, watchdog, every tick accounted for
 	@. ./env.sh && python bench/soak.py
