@@ -8,8 +8,8 @@ Every number is read from the `PolicyStep` messages of real runs, one row for ea
     ep_1        9_000_000_000     0.030  0.012        False   another episode: no period
 
 A period is the time between two commands of one episode. A late decision sends nothing, so the gap
-that it leaves is a period of two ticks: it counts. Two periods are told apart: of decisions, from
-the first command of each; and of commands, of which there may be several for a decision.
+that it leaves is a period of two ticks: it counts. Two periods are told apart: of decisions, each
+when its first command was out; and of commands, of which there may be several for a decision.
 
     asked for                 counts as over budget
     t_0   t_1   t_2   t_3
@@ -68,10 +68,21 @@ class StepRow:
     parts_s: tuple[float, ...] = ()  # PARTS [s]; (): not measured
     command_age_s: float | None = None  # end of publishing minus the newest camera stamp
     asked_command_hz: float | None = None
-    command_stamps_ns: tuple[int, ...] = ()  # of every command since the row before
+    published_ns: tuple[int, ...] = ()  # when each command since the row before was out
     received: Mapping[str, int] = field(default_factory=dict)  # stream -> since the episode began
     lost: Mapping[str, int] = field(default_factory=dict)
     source: str = ''  # recording and topic: episodes of two sources are never the same
+
+    @property
+    def decided_ns(self) -> int:
+        """When the first command of this decision was out [ns]; 0: nothing was sent.
+
+        The stamp of the commands tells where the split of the tick was not measured. Otherwise it
+        is that of the decision's last command, which is kept within the tick.
+        """
+        if not (self.command_stamp_ns and self.parts_s and self.tick_ns):
+            return self.command_stamp_ns
+        return self.tick_ns + round(sum(self.parts_s) * 1e9)
 
 
 @dataclass(frozen=True)
@@ -93,11 +104,11 @@ def timing(rows: Iterable[StepRow]) -> Timing:
     for row in rows:
         inference.append(row.inference_s * 1e3)
         episode = (row.source, row.episode_id)
-        published.setdefault(episode, set()).update(row.command_stamps_ns)
+        out_ns = row.published_ns or ((row.command_stamp_ns,) if row.command_stamp_ns else ())
+        published.setdefault(episode, set()).update(out_ns)
         if row.late or row.command_stamp_ns == 0:
             continue
-        decided.setdefault(episode, []).append(row.command_stamp_ns)
-        published[episode].add(row.command_stamp_ns)
+        decided.setdefault(episode, []).append(row.decided_ns)
         ages.append(row.age_s * 1e3)
         if row.command_age_s is not None:
             command_ages.append(row.command_age_s * 1e3)
@@ -302,7 +313,7 @@ def row_of(message: Any, source: str = '') -> StepRow:
         parts_s=parts if any(parts) else (),
         command_age_s=float(getattr(message, 'command_age_s', 0.0)) or None,
         asked_command_hz=float(getattr(message, 'command_rate_hz', 0.0)) or None,
-        command_stamps_ns=tuple(_ns(stamp) for stamp in getattr(message, 'command_stamps', ())),
+        published_ns=tuple(_ns(stamp) for stamp in getattr(message, 'command_stamps', ())),
         received=_counts(message, 'stream_received'),
         lost=_counts(message, 'stream_lost'),
         source=source,

@@ -13,7 +13,6 @@ from __future__ import annotations
 import queue
 import sys
 import traceback
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -38,6 +37,7 @@ from qt_ros.nodes.control.loop import ControlLoop
 from qt_ros.nodes.control.messages import CommandPublisher, diagnostics, step_message
 from qt_ros.nodes.control.parameters import ParameterGuard, declare_parameters
 from qt_ros.nodes.control.records import Decided, EpisodeEnd, Goal, StepRecord, Tick
+from qt_ros.nodes.control.rhythm import Rhythm
 from qt_ros.nodes.control.robot import RobotListener
 from qt_ros.nodes.control.server import EpisodeServer
 from qt_ros.nodes.ros import RELIABLE, announce, run_node
@@ -63,9 +63,9 @@ class PolicyNode(LifecycleNode):
         self._clockwork: Clockwork | None = None
         self._teleop: TeleopListener | None = None
         self._results: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._arrived: Counter[str] = Counter()  # of each topic, when health was told last
-        self._rates: Counter[str] = Counter()  # messages in the second before that
-        self._before: Counter[str] = Counter()  # of each topic, when the episode began
+        self._rates: dict[str, int] = {}  # of each topic, messages in the last second
+        self._rhythm = Rhythm()
+        self._second_is_over = False
         self.stopping = False
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._steps = self.create_publisher(PolicyStep, '~/step', RELIABLE)
@@ -240,7 +240,7 @@ class PolicyNode(LifecycleNode):
         if self.value('dry_run'):
             goal = replace(goal, dry_run=True)
         self._clockwork.asked()
-        self._before = Counter(self._listener.arrived)
+        self._listener.count_anew()
         self.loop.start(goal)
 
     def _cancel(self) -> None:
@@ -271,10 +271,10 @@ class PolicyNode(LifecycleNode):
 
     def report(self, record: StepRecord) -> None:
         """Publish what became of a tick."""
-        arrived = self._listener.arrived - self._before
-        received = {item.stream: arrived[item.topic] for item in self.contract.observed}
-        rate_hz = 1e9 / self.loop.motion.slot_ns
-        self._steps.publish(step_message(self.contract, record, rate_hz, received))
+        rate_hz, counted = 1e9 / self.loop.motion.slot_ns, self._listener.counted()
+        step = step_message(self.contract, record, rate_hz, counted)
+        self._steps.publish(step)
+        self._rhythm.add(step)
         self._server.feedback(record)
 
     def noticed(self, began: list[str], ended: list[str]) -> None:
@@ -291,6 +291,7 @@ class PolicyNode(LifecycleNode):
 
     def ended(self, end: EpisodeEnd) -> None:
         """Tell everybody how the episode ended."""
+        end = self._rhythm.told_with(end)
         words = f'episode {end.goal.episode_id}: {end.termination}: {end.message}'
         if end.termination == 'fault':
             self.get_logger().error(words)
@@ -352,6 +353,8 @@ class PolicyNode(LifecycleNode):
         if waiting and self._clockwork.waited_s() > self.value('start_timeout_s'):
             reasons = '; '.join(self.loop.waiting_for(now_ns))
             self._guarded(lambda: self.loop.fault(f'cannot begin: {reasons}', now_ns))
+        if self._second_is_over:
+            self._diagnose()
 
     def _clock_jumped(self, how: str, now_ns: int) -> None:
         self.loop.fresh.sampler = self._listener.forget()
@@ -366,12 +369,15 @@ class PolicyNode(LifecycleNode):
             self.loop.fault(f'{type(error).__name__}: {error}', self._now_ns())
 
     def _on_second(self) -> None:
-        arrived = Counter(self._listener.arrived if self._listener else {})
-        self._rates, self._arrived = arrived - self._arrived, arrived
-        self._diagnose()
+        self._rates = self._listener.lately() if self._listener else {}
+        # In an episode after the next slot: what it takes must not delay one.
+        self._second_is_over = self.loop is not None and self.loop.running
+        if not self._second_is_over:
+            self._diagnose()
 
     def _diagnose(self) -> None:
         """Publish the state of the loop: every second, and at once when it matters."""
+        self._second_is_over = False
         now_ns = self._now_ns()
         level, text, values = health(
             self.contract,
@@ -384,6 +390,7 @@ class PolicyNode(LifecycleNode):
         )
         if self._commands is not None:
             values |= self._commands.values()
+            values |= self._rhythm.values()
         values = {'policy_id': self.value('policy_id'), **self._people.values(), **values}
         name = f'{self.get_fully_qualified_name().lstrip("/")}: control loop'
         self._diagnostics.publish(diagnostics(level, name, text, values, now_ns))

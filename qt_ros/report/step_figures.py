@@ -103,14 +103,11 @@ def _ages(place: Any, at: NDArray[np.float64], rows: list[Any]) -> None:
 def _periods(place: Any, episode: DrivenEpisode) -> None:
     """Draw the time between commands, where they went out; those between decisions too."""
     start_ns = episode.rows[0].tick_ns
-    stamps = {stamp for row in episode.rows for stamp in row.command_stamps_ns}
-    decided = {row.command_stamp_ns for row in episode.rows if row.command_stamp_ns}
-    for chosen, name, colour in (
-        (decided, 'decisions', BLUE),
-        (stamps | decided, 'commands', ORANGE),
-    ):
-        if name == 'commands' and len(chosen) == len(decided):
-            continue  # the same
+    published = {stamp for row in episode.rows for stamp in row.published_ns}
+    decided = {row.decided_ns for row in episode.rows if row.command_stamp_ns}
+    for chosen, name, colour in ((decided, 'decisions', BLUE), (published, 'commands', ORANGE)):
+        if name == 'commands' and len(chosen) <= len(decided):
+            continue  # one for each decision
         ordered = np.sort(np.fromiter(chosen, np.int64))
         place.plot(
             (ordered[1:] - start_ns) / 1e9,

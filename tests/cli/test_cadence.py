@@ -93,7 +93,7 @@ def tick(k: int, fate: str = 'sent', **more: object) -> StepRow:
         parts_s=(0.010, 0.001, 0.002, 0.005, 0.0005, 0.0015) if sent else (),
         command_age_s=0.032 if sent else None,
         asked_command_hz=30.0,
-        command_stamps_ns=tuple(round(ms * MS) for ms in [*before, *([stamp_ms] if sent else [])]),
+        published_ns=tuple(round(ms * MS) for ms in [*before, *([stamp_ms] if sent else [])]),
         received={'front': 3 * (k + 1), 'joints': 50 * (k + 1)},
         lost={'front': k // 2, 'joints': 0},
     )
@@ -154,6 +154,15 @@ def test_rows_of_older_recordings_leave_open_what_they_do_not_say() -> None:
     assert not any('command_age' in name or 'split' in name for name in flat(found))
 
 
+def test_a_decision_is_out_when_its_first_command_is() -> None:
+    """The stamp is that of its last command, which is kept within the tick."""
+    rows = [tick(k, command_stamp_ns=round((1100 + 100 * k) * MS)) for k in range(3)]
+    slow = replace(rows[1], parts_s=(0.040, *rows[1].parts_s[1:]))
+    assert timing([rows[0], slow, rows[2]]).periods_ms.tolist() == [130.0, 70.0]
+    unmeasured = [replace(each, parts_s=()) for each in rows]
+    assert timing(unmeasured).periods_ms.tolist() == [100.0, 100.0]
+
+
 def test_nothing_at_all_can_be_said_too() -> None:
     found = cadence_report([])
     assert found['ticks'] == {'total': 0, 'over_budget': 0, 'over_budget_share': None}
@@ -201,7 +210,8 @@ def test_commands_between_decisions_count_as_published_only(
             now_ms += gap
             between.append(now_ms * MS)
         stamps += between
-        rows.append(tick(k, command_stamp_ns=between[-1], command_stamps_ns=tuple(between)))
+        sent = {'command_stamp_ns': between[-1], 'published_ns': tuple(between)}
+        rows.append(tick(k, parts_s=(), **sent))
     measured = timing(rows)
     assert measured.command_periods_ms.tolist() == [(b - a) / MS for a, b in pairwise(stamps)]
     assert measured.periods_ms.tolist() == [

@@ -102,11 +102,14 @@ class CommandPublisher:
 
 
 def step_message(
-    contract: Contract, record: StepRecord, command_rate_hz: float, received: Mapping[str, int]
+    contract: Contract,
+    record: StepRecord,
+    command_rate_hz: float,
+    counted: Mapping[str, tuple[int, int]],
 ) -> PolicyStep:
     """Turn what became of a tick into a `PolicyStep`.
 
-    received: {stream: messages since the episode began}.
+    counted: {stream: (messages received, lost)} since the episode began.
     """
     tick, decided = record.tick, record.decided
     observation = decided.observation if decided is not None else None
@@ -132,7 +135,8 @@ def step_message(
         publish_s=record.publish_s,
         command_rate_hz=command_rate_hz,
         command_stamps=[to_stamp(stamp) for stamp in record.stamps_ns],
-        stream_received=[received.get(name, 0) for name in streams],
+        stream_received=[counted[name][0] for name in streams],
+        stream_lost=[counted[name][1] for name in streams],
     )
     message.header.stamp = to_stamp(max(s.stamp_ns for s in tick.samples.values()))
     message.tick = to_stamp(tick.t_ns)

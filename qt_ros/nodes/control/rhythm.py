@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import replace
 from typing import Any
 
 from qt_ros.cadence import StepRow, cadence_report, flat, row_of, words
+from qt_ros.nodes.control.records import EpisodeEnd
 
 EPISODE = 6000  # ticks of an episode that its report is about: ten minutes at 10 Hz
 NEWEST = 100  # ticks that /diagnostics is about: each second costs the loop about a millisecond
@@ -34,8 +36,8 @@ class Rhythm:
             f'cadence.{name}': value for name, value in flat(cadence_report(self._newest)).items()
         }
 
-    def words(self, episode_id: str) -> str:
-        """Say the report on an episode in one line; '' if it had no tick."""
-        if not self._episode or self._episode[0].episode_id != episode_id:
-            return ''
-        return words(cadence_report(self._episode))
+    def told_with(self, end: EpisodeEnd) -> EpisodeEnd:
+        """Return how an episode ended with its report in one line, if it had a tick."""
+        if not self._episode or self._episode[0].episode_id != end.goal.episode_id:
+            return end
+        return replace(end, message=f'{end.message}; {words(cadence_report(self._episode))}')

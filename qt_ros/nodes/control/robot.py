@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rclpy.node import Node
 from rclpy.subscription import Subscription
 
+from qt_ros.arrivals import Arrivals
 from qt_ros.contract import Camera, Contract
 from qt_ros.interlocks import ReceiveGate
 from qt_ros.nodes.control.checks import Seen, robot_problems
@@ -43,7 +43,27 @@ class RobotListener:
             self._streams.setdefault(item.topic, []).append(item.stream)
         self.gate = ReceiveGate({s.stream: round(s.max_age_s * 1e9) for s in contract.observed})
         self.sampler = self.forget()
-        self.arrived: Counter[str] = Counter()  # topic -> messages since the node was configured
+        self._counted = {topic: Arrivals() for topic in self._types}
+
+        self._since = dict.fromkeys(self._types, (0, 0))  # topic -> counts at `count_anew`
+        self._told = dict.fromkeys(self._types, 0)  # topic -> messages at `lately`
+
+    def count_anew(self) -> None:
+        """Count messages from now on."""
+        self._since = {topic: each.counts for topic, each in self._counted.items()}
+
+    def counted(self) -> dict[str, tuple[int, int]]:
+        """Return {stream: (messages received, lost)} since then."""
+        return {
+            stream: self._counted[topic].since(self._since[topic])
+            for topic, streams in self._streams.items()
+            for stream in streams
+        }
+
+    def lately(self) -> dict[str, int]:
+        """Return {topic: messages received} since this was asked last."""
+        before, self._told = self._told, {t: each.received for t, each in self._counted.items()}
+        return {topic: count - before[topic] for topic, count in self._told.items()}
 
     def wait(self, timeout_s: float, stopped: Callable[[], bool]) -> list[str]:
         """Wait until the running robot fits the contract; return what it still lacks.
@@ -81,7 +101,7 @@ class RobotListener:
             self._subscriptions[topic] = self._node.create_subscription(
                 message_class(type_name),
                 topic,
-                lambda message, topic=topic: self._store(topic, message),
+                lambda message, info, topic=topic: self._store(topic, message, info),
                 subscription_qos(self._node, topic, depth=10),
             )
 
@@ -91,15 +111,15 @@ class RobotListener:
                 taken = subscription.handle.take_message(subscription.msg_type, subscription.raw)
             if taken is not None:
                 self._newest[topic] = taken[0]
-                self._store(topic, taken[0])
+                self._store(topic, *taken)
 
-    def _store(self, topic: str, message: Any) -> None:
+    def _store(self, topic: str, message: Any, info: Mapping[str, Any]) -> None:
         receive_ns = self._node.get_clock().now().nanoseconds
         stamp_ns = stamp_of(self._contract, message, self._types[topic], receive_ns)
         self.sampler.add(topic, stamp_ns, message, message)
         for stream in self._streams[topic]:
             self.gate.hear(stream, receive_ns)
-        self.arrived[topic] += 1
+        self._counted[topic].add(info.get('publication_sequence_number'), sender_of(info))
         for camera in self._cameras.get(topic, ()):
             self._seen_image(message, camera)
 
@@ -107,3 +127,8 @@ class RobotListener:
         types = dict(self._node.get_topic_names_and_types())
         publishers = {topic: self._node.count_publishers(topic) for topic in self._types}
         return Seen(types, publishers, self._newest)
+
+
+def sender_of(info: Mapping[str, Any]) -> bytes:
+    """Return who sent a message, as the middleware knows it; b'' where it does not tell."""
+    return bytes((info.get('publisher_gid') or {}).get('data', b''))
