@@ -31,7 +31,12 @@ def decode_image(msg: Any, camera: Camera) -> Rgb:
     damaged data, unknown encoding, an image that does not contain the crop, or no depth where the
     camera has a `depth_m`.
     """
-    return fit_picture(_read(msg, camera, as_depth=camera.depth_m is not None), camera)
+    return fit_picture(read_picture(msg, camera), camera)
+
+
+def read_picture(msg: Any, camera: Camera) -> Picture:
+    """Decode one image as it was recorded, for `fit_picture`; raises as `decode_image` does."""
+    return _read(msg, camera, as_depth=camera.depth_m is not None)
 
 
 def fit_picture(picture: Picture, camera: Camera) -> Rgb:

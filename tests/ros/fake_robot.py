@@ -35,7 +35,8 @@ class FakeRobot(Node):
         self.random = random.Random(options.seed)
         self.position = np.zeros(3)
         self.target = np.zeros(3)
-        self.frozen = False
+        self.spoilt: set[str] = set()  # what goes wrong, by `/fake/do`
+        self.last_image: CompressedImage | None = None
         self.images = 0
         self.joints = self.ways(JointState, '/joint_states')
         self.create_subscription(JointTrajectory, '/arm/joint_trajectory', self.on_arm, 10)
@@ -53,24 +54,38 @@ class FakeRobot(Node):
         self.target[2] = message.data[0]
 
     def on_do(self, message: String) -> None:
-        self.frozen = message.data == 'freeze'
+        self.spoilt = set(message.data.split())
 
     def publish_joints(self) -> None:
         self.position += 0.3 * (self.target - self.position)
+        if 'mute' in self.spoilt:
+            return
         message = JointState(name=self.options.joints.split(','))
         message.position = (self.position + self.random.gauss(0, 1e-3)).tolist()
+        if 'nan' in self.spoilt:
+            message.position[1] = float('nan')
+        if 'other_joints' in self.spoilt:
+            message.name = ['one', 'zwei', 'gripper']
+        if 'reversed' in self.spoilt:
+            message.name, message.position = message.name[::-1], message.position[::-1]
         message.header.stamp = self.get_clock().now().to_msg()
         self.send(self.joints, message)
 
     def publish_image(self) -> None:
         self.images += 1
-        if self.frozen or self.random.random() < self.options.drops:
+        if 'freeze' in self.spoilt or self.random.random() < self.options.drops:
+            return
+        if 'same' in self.spoilt and self.last_image is not None:
+            self.send(self.eye, self.last_image)  # stamp and all
             return
         noise = np.random.default_rng(self.images).integers(0, 256, (6, 8, 3), dtype=np.uint8)
-        picture = cv2.resize(noise, (40, 30), interpolation=cv2.INTER_LINEAR)
+        size = (40, 30) if 'wrong_size' not in self.spoilt else (64, 48)
+        picture = cv2.resize(noise, size, interpolation=cv2.INTER_LINEAR)
+        picture *= 'black' not in self.spoilt
         message = CompressedImage(format='jpeg')
         message.data = cv2.imencode('.jpg', picture)[1].tobytes()
         message.header.stamp = self.get_clock().now().to_msg()
+        self.last_image = message
         self.send(self.eye, message)
 
     def ways(self, kind: type, topic: str) -> list[Publisher]:
@@ -108,8 +123,8 @@ def main() -> None:
     parser.add_argument('--apart', action='store_true', help='send by two ways')
     parser.add_argument('--blind', action='store_true', help='no camera')
     parser.add_argument('--joints', default='one,two,gripper')
-    rclpy.init()
-    node = FakeRobot(parser.parse_args())
+    rclpy.init()  # takes its own part of the arguments
+    node = FakeRobot(parser.parse_args(rclpy.utilities.remove_ros_args()[1:]))
     print('QT ' + json.dumps({'event': 'ready'}), flush=True)
     with contextlib.suppress(KeyboardInterrupt, ExternalShutdownException):
         rclpy.spin(node)

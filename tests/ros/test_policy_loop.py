@@ -176,9 +176,9 @@ def check_commands(rig: Rig) -> None:
         assert record.tick.t_ns < record.command_ns <= step_end_ns + 1
     stamps = [stamp for stamp, _ in rig.sent]
     assert stamps == sorted(set(stamps))
-    fates = rig.loop.episode.fates
+    fates = rig.loop.told.episode.fates
     assert fates['sent'] == len(sent)
-    assert sum(fates.values()) == rig.loop.episode.ticks
+    assert sum(fates.values()) == rig.loop.told.episode.ticks
     assert set(fates) <= set(FATES)
     one, two = (rig.contract.safety.limits[name] for name in ('one', 'two'))
     previous = None
@@ -218,7 +218,7 @@ def test_a_decision_is_spread_over_the_slots_of_its_tick():
         assert record.reasons == ('', '', '')
         assert record.age_ns == 30 * MS
         assert len(record.stamps_ns) == 5
-    assert rig.loop.episode.period_s.summary()['max'] == pytest.approx(0.02)
+    assert rig.loop.told.episode.period_s.summary()['max'] == pytest.approx(0.02)
 
 
 def test_a_late_decision_goes_no_faster_than_twice_and_leaves_the_rest_out():
@@ -240,7 +240,7 @@ def test_with_one_slot_a_period_a_decision_goes_out_at_once():
 
 def test_late_decisions_are_discarded_and_counted():
     rig = Rig(delays_ms=[10.0, 10.0, 110.0]).run(goal(12))
-    fates = rig.loop.episode.fates
+    fates = rig.loop.told.episode.fates
     assert fates['late'] == rig.end.late > 0
     assert fates['busy'] > 0  # the tick after a slow one found nobody free
     late = [r for r in rig.records if r.late]
@@ -268,7 +268,7 @@ def test_a_stale_camera_stops_decisions_then_the_watchdog_ends_the_episode():
 def test_a_short_silence_is_survived():
     rig = Rig(silent_ms=(600, 1050)).run(goal(20))
     assert rig.end.termination == 'time_limit'
-    assert rig.loop.episode.fates['stale'] > 0
+    assert rig.loop.told.episode.fates['stale'] > 0
     check_commands(rig)
 
 
@@ -298,7 +298,7 @@ def test_a_fallback_that_cannot_be_sent_is_told():
 
 def test_unusable_numbers_hold_a_tick_up():
     rig = Rig(unusable_at=2).run(goal(8))
-    assert rig.loop.episode.fates['stale'] == 1
+    assert rig.loop.told.episode.fates['stale'] == 1
     assert rig.end.steps == 7
     assert rig.end.termination == 'time_limit'
 
@@ -458,7 +458,7 @@ def test_a_person_is_obeyed_while_the_policy_sees_nothing():
         )
     rig.run(goal(30))
     assert rig.end.termination == 'time_limit'
-    assert rig.loop.episode.fates['stale'] > 5
+    assert rig.loop.told.episode.fates['stale'] > 5
     assert rig.sent[-1][1][2] == 0.0
     check_commands(rig)
 
@@ -503,7 +503,7 @@ def test_round_trip_and_limits_hold_however_time_goes(
     )
     rig.run(goal(25))
     check_commands(rig)
-    fates = Counter(rig.loop.episode.fates)
+    fates = Counter(rig.loop.told.episode.fates)
     if rig.end.termination == 'time_limit':
         assert sum(fates.values()) == 25
     if not rig.records or 0 not in rig.observations:

@@ -28,8 +28,8 @@ def health(
     """
     if contract is None or loop is None:
         return OK, 'not configured', {}
-    values = loop.total.values()
-    values |= {f'began.{name}': str(n) for name, n in sorted(loop.edges.counts.items())}
+    values = loop.told.total.values()
+    values |= {f'began.{name}': str(n) for name, n in sorted(loop.told.edges.counts.items())}
     for stream in (*contract.cameras, *contract.state):
         values[f'arrived_hz.{stream.stream}'] = str(arrived.get(stream.topic, 0))
     if blocked and 'emergency' in blocked:

@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qt_ros.contract import Camera, Contract
-from qt_ros.decoding import DecodeError, decode_image
+from qt_ros.decoding import DecodeError
+from qt_ros.image_decoding import fit_picture, read_picture
 from qt_ros.nodes.control.records import Decided, Goal, Tick
 from qt_ros.observation import Observation, build_observation
 
@@ -47,23 +48,44 @@ KEPT = 4  # decoded images of each camera
 
 
 class Pictures:
-    """Decodes images, those that were offered ahead of time; used by one thread."""
+    """Decodes images, those that were offered ahead of time; used by one thread.
+
+    A camera whose images change their size in the middle of an episode shows something else than
+    it did: DecodeError.
+    """
 
     def __init__(self) -> None:
         self._kept: dict[str, deque[tuple[Any, NDArray[np.uint8]]]] = {}
+        self._sizes: dict[str, tuple[int, ...]] = {}  # as recorded, (height, width)
+
+    def begin(self) -> None:
+        """Let an episode begin: what cameras show now is what they are to show."""
+        self._kept.clear()
+        self._sizes.clear()
 
     def ahead(self, message: Any, camera: Camera) -> None:
         """Decode a message that may be asked for; what is wrong with it is told then."""
         with contextlib.suppress(DecodeError):
             kept = self._kept.setdefault(camera.name, deque(maxlen=KEPT))
-            kept.append((message, decode_image(message, camera)))
+            kept.append((message, self._decode(message, camera)))
 
     def decoded(self, message: Any, camera: Camera) -> NDArray[np.uint8]:
         """Return the image (H, W, 3); raises DecodeError."""
         for known, image in self._kept.get(camera.name, ()):
             if known is message:
                 return image
-        return decode_image(message, camera)
+        return self._decode(message, camera)
+
+    def _decode(self, message: Any, camera: Camera) -> NDArray[np.uint8]:
+        picture = read_picture(message, camera)
+        size = picture.pixels.shape[:2]
+        known = self._sizes.setdefault(camera.name, size)
+        if size != known:
+            raise DecodeError(
+                f'camera {camera.name}: an image of {size[0]}x{size[1]} (height x width); the '
+                f'episode began with {known[0]}x{known[1]}'
+            )
+        return fit_picture(picture, camera)
 
 
 class Inference:
@@ -164,6 +186,7 @@ class Inference:
 
     def _prepare(self, goal: Goal) -> tuple[Goal, str]:
         self._trouble = ''
+        self._pictures.begin()
         try:
             self._policy.reset(goal.instruction)
         except Exception as error:  # noqa: BLE001 - the thread reports it and lives on
@@ -180,9 +203,8 @@ class Inference:
                 self._contract, tick.t_ns, tick.samples, picture=self._pictures.decoded
             )
             times_s.append(time.perf_counter())
-            invalid = [name for name, valid in observation.valid.items() if not valid]
-            if invalid:
-                words = f'{", ".join(invalid)}: a number that is not finite'
+            words = _unusable(observation)
+            if words:
                 seconds = times_s[-1] - times_s[0]
                 return Decided(tick, seconds, unusable=words, observation=observation)
             self._policy.observe(observation)
@@ -207,3 +229,13 @@ class Inference:
             q=np.asarray(decision.q),
             q_values=tuple(np.asarray(values) for values in decision.q_values),
         )
+
+
+def _unusable(observation: Observation) -> str:
+    """Say why nothing can be decided on an observation, or ''."""
+    invalid = [name for name, valid in observation.valid.items() if not valid]
+    # No lens shows that: it is covered, or the camera failed.
+    blank = [name for name, image in observation.images.items() if image.min() == image.max()]
+    words = [f'{", ".join(invalid)}: a number that is not finite'] if invalid else []
+    words += [f'{", ".join(blank)}: all pixels are the same'] if blank else []
+    return '; '.join(words)

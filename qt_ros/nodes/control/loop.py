@@ -23,30 +23,30 @@ whatever reason, is the fallback.
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qt_ros.contract import Contract
 from qt_ros.errors import QtRosError
-from qt_ros.interlocks import Edges, ReceiveGate, start_problems
+from qt_ros.interlocks import ReceiveGate, start_problems
 from qt_ros.nodes.control.carried import Carried
 from qt_ros.nodes.control.freshness import Freshness
 from qt_ros.nodes.control.motion import Motion
 from qt_ros.nodes.control.outputs import Outputs
-from qt_ros.nodes.control.records import Decided, EpisodeEnd, Goal, StepRecord, Tick
-from qt_ros.nodes.control.timing import LoopStats
+from qt_ros.nodes.control.records import (
+    OUTCOMES,
+    Decided,
+    EpisodeEnd,
+    Goal,
+    StepRecord,
+    Tick,
+)
+from qt_ros.nodes.control.telling import Reports, Telling
 from qt_ros.observation import ObservationSampler
 from qt_ros.safety import Limited, Watchdog, fallback_targets
 
 Targets = NDArray[np.float64]
-OUTCOMES = {
-    'time_limit': 'timeout',
-    'terminate_action': 'unknown',
-    'canceled': 'unknown',
-    'fault': 'aborted',
-}
 ON_TERMINATE = 'the policy chose to terminate'
 TAKEOVER_S = 0.5
 
@@ -74,15 +74,14 @@ class ControlLoop:
         self._slot_ns = slot_ns
         self._watchdog = Watchdog(contract.safety.watchdog_s, contract.safety.fallback)
         self._size = len(contract.action_dims)
-        self.total = LoopStats()
-        self.edges = Edges()
+        self.told = Telling(outputs)
         self.goal: Goal | None = None
         self.last_end: EpisodeEnd | None = None
         self._clear()
 
     def _clear(self) -> None:
         self.running = False
-        self.episode = LoopStats()
+        self.told.begin()
         self.motion.clear()
         self._prepared = self._asked = False
         self._t0_ns = 0
@@ -91,9 +90,6 @@ class ControlLoop:
         self._pending: Decided | None = None  # what it decided and no slot has taken up yet
         self._carried: Carried | None = None  # the decision of this tick, and what went out
         self._stamp_ns = 0  # of the last command
-        self._published_ns = 0  # when it was published
-        self._reported_ns = 0  # stamp of the last command of the last report
-        self._stamps: list[int] = []  # when commands were published since the last report
         self._terminate = False
         self._why = ''  # why the newest tick without a command had none
 
@@ -142,7 +138,7 @@ class ControlLoop:
             return
         self._thinking = None
         if decided.error:
-            self._report('refused', StepRecord(decided.tick, decided))
+            self.told.report([('refused', StepRecord(decided.tick, decided))])
             self.fault(decided.error, now_ns)
         elif decided.unusable or decided.observation is None:
             self._why = decided.unusable
@@ -151,7 +147,7 @@ class ControlLoop:
             if self._whole:
                 self._command_at_once(decided, now_ns)
             elif decided.tick.step != self._next_step - 1:
-                self._too_late(decided, now_ns)
+                self.told.report([self._too_late(decided, now_ns)])
             else:
                 self._pending = decided
 
@@ -213,33 +209,38 @@ class ControlLoop:
     def _tick(self, due_ns: int, now_ns: int) -> None:
         """Handle the newest tick that is due; earlier ones that were not reached are missed."""
         assert self.goal is not None
-        self._close(now_ns)
+        reports = self._closed(now_ns)
         self.motion.next_tick()
         step = self._next_step
         while self._tick_ns(step + 1) <= due_ns:
             step += 1
         missed = min(step, self.goal.max_steps) - self._next_step
-        for stats in (self.episode, self.total):
+        for stats in self.told.both:
             stats.fates['missed'] += missed
         self._next_step = step + 1
         t_ns = self._tick_ns(step)
-        if self._terminate:
-            self._finish('terminate_action', ON_TERMINATE, max(now_ns, t_ns + 1))
-            return
-        if step >= self.goal.max_steps:
-            self._finish('time_limit', 'the time is up', max(now_ns, t_ns + 1))
-            return
         samples = self.fresh.sample(t_ns, now_ns)
-        if samples is None:
-            self.fault('; '.join(self.stale(t_ns)), now_ns)
+        if self._terminate or step >= self.goal.max_steps or samples is None:
+            self.told.report(reports)
+            end_ns = max(now_ns, t_ns + 1)
+            if self._terminate:
+                self._finish('terminate_action', ON_TERMINATE, end_ns)
+            elif step >= self.goal.max_steps:
+                self._finish('time_limit', 'the time is up', end_ns)
+            else:
+                self.fault('; '.join(self.stale(t_ns)), now_ns)
             return
+        assert samples is not None
         tick = Tick(self.goal, step, t_ns, samples)
         old = {f'stale {name}' for name, sample in samples.items() if not sample.valid}
-        self._notice(old | ({'takeover'} if self.motion.takeover.active else set()))
+        # Thinking begins first: telling of the tick before takes its time.
+        thinks = not old and self._outputs.think(tick)
+        self.told.report(reports)
+        self.told.notice(old | ({'takeover'} if self.motion.takeover.active else set()))
         if old:
             self._why = 'stale ' + '; '.join(self.stale(now_ns))
             self._undecided('stale', tick, now_ns)
-        elif self._outputs.think(tick):
+        elif thinks:
             self._thinking = tick
         else:
             self._why = 'the policy is still deciding on an earlier tick'
@@ -250,7 +251,7 @@ class ControlLoop:
     ) -> None:
         """Report a tick without a decision; a person who drives is obeyed all the same."""
         age_ns = self.fresh.age_ns(tick.samples, now_ns)
-        self._report(fate, StepRecord(tick, decided, age_ns=age_ns))
+        self.told.report([(fate, StepRecord(tick, decided, age_ns=age_ns))])
         if self._whole and self.motion.takeover.active:
             limited = self.motion.command(1, now_ns)
             if limited is not None:
@@ -266,7 +267,7 @@ class ControlLoop:
         elif self.motion.base is None:
             problems = start_problems(self._contract, decided.observation.state)
             if problems:
-                self._report('refused', StepRecord(decided.tick, decided))
+                self.told.report([('refused', StepRecord(decided.tick, decided))])
                 self.fault(f'cannot begin: {"; ".join(problems)}', now_ns)
                 return False
             self.motion.measure(decided.observation)
@@ -294,7 +295,7 @@ class ControlLoop:
         tick = decided.tick
         end_ns = self._tick_ns(tick.step + 1)
         if max(now_ns, tick.t_ns + 1) > end_ns:
-            self._too_late(decided, now_ns)
+            self.told.report([self._too_late(decided, now_ns)])
             return
         carried = self._take_up(decided, now_ns)
         start_s = time.perf_counter()
@@ -305,7 +306,7 @@ class ControlLoop:
             carried.add(limited, 0, now_ns, limit_s, 0.0)
         else:
             self._send(limited, tick.t_ns, end_ns, now_ns, limit_s)
-        self._close(now_ns)
+        self.told.report(self._closed(now_ns))
 
     def _take_up(self, decided: Decided, now_ns: int) -> Carried:
         """Set out to do what was decided, unless a person drives."""
@@ -330,51 +331,29 @@ class ControlLoop:
             self.fault(f'the command could not be sent: {_words(error)}', now_ns)
             return
         publish_s = time.perf_counter() - start_s
-        if self._published_ns:
-            for stats in (self.episode, self.total):
-                stats.period_s.add((now_ns - self._published_ns) / 1e9)
-        self._stamp_ns, self._published_ns = stamp_ns, now_ns
-        self._stamps.append(now_ns + round((limit_s + publish_s) * 1e9))
+        self._stamp_ns = stamp_ns
+        self.told.published(now_ns, limit_s + publish_s)
         if self._carried is not None:
             self._carried.add(limited, stamp_ns, now_ns, limit_s, publish_s)
 
     # Reports and the end
 
-    def _close(self, now_ns: int) -> None:
-        """Report what became of the decision of the tick that ends."""
+    def _closed(self, now_ns: int) -> Reports:
+        """Return what became of the decision of the tick that ends."""
         pending, self._pending = self._pending, None
         carried, self._carried = self._carried, None
+        if carried is not None and carried.out is None:
+            pending, carried = carried.decided, None
         if pending is not None:
-            self._too_late(pending, now_ns)
+            return [self._too_late(pending, now_ns)]
         if carried is None:
-            return
-        if carried.out is None:
-            self._too_late(carried.decided, now_ns)
-            return
-        record = carried.record(self.motion, self._is_dry)
-        if record.command_ns:
-            if self._reported_ns:
-                period_ns = record.command_ns - self._reported_ns
-                record = replace(record, period_ns=period_ns)
-            self._reported_ns = record.command_ns
-        self._report('dry' if self._is_dry else 'sent', record)
+            return []
+        return [('dry' if self._is_dry else 'sent', carried.record(self.motion, self._is_dry))]
 
-    def _too_late(self, decided: Decided, now_ns: int) -> None:
+    def _too_late(self, decided: Decided, now_ns: int) -> tuple[str, StepRecord]:
         self._why = f'the decision of tick {decided.tick.step} came too late'
         age_ns = self.fresh.age_ns(decided.tick.samples, now_ns)
-        self._report('late', StepRecord(decided.tick, decided, age_ns=age_ns, late=True))
-
-    def _report(self, fate: str, record: StepRecord) -> None:
-        record = replace(record, fate=fate, stamps_ns=tuple(self._stamps))
-        self._stamps.clear()
-        for stats in (self.episode, self.total):
-            stats.record(fate, record)
-        self._outputs.report(record)
-
-    def _notice(self, present: set[str]) -> None:
-        began, ended = self.edges.update(present)
-        if began or ended:
-            self._outputs.noticed(began, ended)
+        return 'late', StepRecord(decided.tick, decided, age_ns=age_ns, late=True)
 
     def _finish(self, termination: str, message: str, now_ns: int) -> None:
         """Send the fallback as the last command, then tell how the episode ended."""
@@ -384,30 +363,31 @@ class ControlLoop:
         decided, self._pending = self._pending, None
         if self._carried is not None and self._carried.out is None:
             decided, self._carried = self._carried.decided, None
-        self._close(now_ns)
+        self.told.report(self._closed(now_ns))
         if decided is not None:
-            self._report('refused', StepRecord(decided.tick, decided))
+            self.told.report([('refused', StepRecord(decided.tick, decided))])
         elif tick is not None:
-            self._report('refused', StepRecord(tick, None))
+            self.told.report([('refused', StepRecord(tick, None))])
         problem = self._fallback(now_ns)
         if problem:
             termination, message = 'fault', f'{message}; the fallback failed: {problem}'
         if termination == 'fault':
-            self.episode.faults += 1
-            self.total.faults += 1
+            for stats in self.told.both:
+                stats.faults += 1
         if self.motion.takeover.active:
             self._outputs.took_over(self.goal, False, now_ns)
         goal, self.goal, self.running = self.goal, None, False
-        self._notice(set())
+        counted = self.told.episode
+        self.told.notice(set())
         self.last_end = EpisodeEnd(
             goal=goal,
             outcome=OUTCOMES[termination],
             termination=termination,
             message=message,
-            steps=self.episode.fates['sent'] + self.episode.fates['dry'],
-            late=self.episode.fates['late'],
-            limited=self.episode.limited_commands,
-            timing=self.episode.summary(),
+            steps=counted.fates['sent'] + counted.fates['dry'],
+            late=counted.fates['late'],
+            limited=counted.limited_commands,
+            timing=counted.summary(),
         )
         self._outputs.ended(self.last_end)
 
@@ -418,8 +398,8 @@ class ControlLoop:
         targets = fallback_targets(self._contract, self.motion.sent)
         if targets is None:
             return ''
-        self.episode.fallbacks += 1
-        self.total.fallbacks += 1
+        for stats in self.told.both:
+            stats.fallbacks += 1
         try:
             self._outputs.send(targets, max(now_ns, self._stamp_ns + 1))
         except Exception as error:  # noqa: BLE001 - told in the episode's message

@@ -12,6 +12,14 @@ from numpy.typing import NDArray
 from qt_ros.observation import Observation
 from qt_ros.streams import Sample
 
+# What an episode's end says of its outcome; success and failure are for a judge to say.
+OUTCOMES = {
+    'time_limit': 'timeout',
+    'terminate_action': 'unknown',
+    'canceled': 'unknown',
+    'fault': 'aborted',
+}
+
 
 @dataclass(frozen=True)
 class Goal:
