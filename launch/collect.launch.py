@@ -74,6 +74,7 @@ def generate_launch_description() -> LaunchDescription:
             _parameters({**COMMON, **POLICY}),
             {'autostart': True, 'start_timeout_s': 30.0},
         ],
+        ros_arguments=['--enclave', '/q_transformer/policy'],
         output='screen',
         on_exit=Shutdown(reason='the policy ended'),
     )
@@ -82,6 +83,7 @@ def generate_launch_description() -> LaunchDescription:
         executable='collector',
         name='collector',
         parameters=[_parameters({**COMMON, **COLLECTOR})],
+        ros_arguments=['--enclave', '/q_transformer/collector'],
         output='screen',
         on_exit=Shutdown(reason='the collector ended'),
     )

@@ -35,6 +35,8 @@ POLICY = {
     'use_sim_time': (bool, 'false', 'Take the time from /clock.'),
     'autostart': (bool, 'true', 'Configure and activate at once; else by `ros2 lifecycle`.'),
     'dry_run': (bool, 'false', 'Decide and report, publish no commands.'),
+    'enable_timeout_s': (float, '0.0', 'Longest silence of ~/enable that may move [s]; 0: any.'),
+    'teleop_prefix': (str, '', "Before the topics of a person's commands, who may take over."),
     'device': (str, 'cpu', 'Where the policy runs: cpu, cuda or cuda:N.'),
     'threads': (int, '1', 'Threads of torch.'),
     'weights': (str, 'float32', 'How the policy keeps its weights: float32, bfloat16 or int8.'),
@@ -78,6 +80,7 @@ def policy(context) -> list:
             executable='policy',
             name='policy',
             parameters=[more, given] if more else [given],
+            ros_arguments=['--enclave', '/q_transformer/policy'],
             output='screen',
             on_exit=Shutdown(reason='the policy ended'),
         )

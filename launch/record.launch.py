@@ -64,6 +64,7 @@ def generate_launch_description() -> LaunchDescription:
         executable='recorder',
         name='recorder',
         parameters=[_parameters({**COMMON, **RECORDER})],
+        ros_arguments=['--enclave', '/q_transformer/recorder'],
         output='screen',
     )
     teleop = Node(
@@ -71,6 +72,7 @@ def generate_launch_description() -> LaunchDescription:
         executable='teleop',
         name='teleop',
         parameters=[_parameters({**COMMON, **TELEOP})],
+        ros_arguments=['--enclave', '/q_transformer/teleop'],
         output='screen',
         condition=IfCondition(PythonExpression(["'", LaunchConfiguration('plan'), "' != ''"])),
         on_exit=Shutdown(reason='the teleoperator is done'),

@@ -37,6 +37,7 @@ def generate_launch_description() -> LaunchDescription:
         executable='sim_robot',
         name='sim_robot',
         parameters=[parameters],
+        ros_arguments=['--enclave', '/q_transformer/sim_robot'],
         output='screen',
     )
     return LaunchDescription([*declared, robot])

@@ -167,6 +167,7 @@ def test_nodes_are_executables_of_this_package_with_parameters_they_declare(foun
             continue  # of ros2_control
         assert node.kwargs['package'] == PACKAGE
         assert name in known
+        assert node.kwargs['ros_arguments'] == ['--enclave', f'/q_transformer/{name}']
         given = {key for entry in node.kwargs['parameters'] for key in entry}
         unknown = given - declared_parameters(known[name])
         assert not unknown, f'{name} does not declare {unknown}'
