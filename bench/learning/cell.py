@@ -80,6 +80,8 @@ def _train(cell: Cell, config: TrainConfig, cache: Path) -> dict[str, Any] | Non
 
     note = ''
     resume = (run / 'latest.json').exists()
+    if resume:
+        checkpoint.read_state(checkpoint.find(run))  # a damaged one is not a training that gave up
     try:
         result = train([cache], run, config, resume=resume, progress=keep)
         if result.stopped:
