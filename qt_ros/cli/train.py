@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 HELP = 'learn a policy from datasets'
 DESCRIPTION = (
     'Train a Q-Transformer on datasets of one contract. Any setting of the preset can be changed '
-    'with key=value, such as loss.alpha=4 or optim.lr=3e-4. Ctrl-C saves a checkpoint; --resume '
-    'goes on from it.'
+    'with key=value, such as loss.alpha=4 or optim.lr=3e-4; docs/training.md lists them. Ctrl-C '
+    'saves a checkpoint; --resume goes on from it.'
 )
 TAKES_SETTINGS = True  # key=value may stand anywhere on the line
 

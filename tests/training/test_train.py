@@ -29,6 +29,18 @@ def same(one, two):
     return one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
 
 
+def test_where_figures_take_long_the_step_is_told_alone(
+    cache, tmp_path, small_config, monkeypatch
+):
+    monkeypatch.setattr('training.train._SILENCE_S', -1.0)  # every step is a long time
+    rows = []
+    train([cache], tmp_path / 'run', small_config(), progress=rows.append)
+    assert [row['step'] for row in rows if 'loss' in row] == [4, 8, 12]
+    assert [row for row in rows if 'loss' not in row] == [
+        {'step': step, 'steps': 12} for step in range(1, 13)
+    ]
+
+
 def test_what_a_run_leaves_behind(cache, tmp_path, small_config):
     rows = []
     result = train([cache], tmp_path / 'run', small_config('keep=1'), progress=rows.append)
