@@ -43,6 +43,7 @@ from qt_ros.processes import free_domain
 
 HERE = Path(__file__).resolve().parent
 SETTLE_S = 3.0  # of the episode, before anything is measured
+SAME_NS = 1_000_000  # two times of one command differ by less: the age is told as a float32
 GOALS = {  # of 30 Hz commands and 10 Hz decisions: less than so many ms, or % of a core
     'period std': 1.0,
     'period max': 36.0,
@@ -254,21 +255,25 @@ def _rhythm(stamps_ns: NDArray[np.int64], start_ns: int, end_ns: int) -> dict[st
 
 
 def _ages(steps: list[Any], commands: Mapping[int, int]) -> dict[str, float]:
-    """Return how old [ms] the newest image was when a decision's first command arrived."""
+    """Return how old [ms] the newest image was when a decision's first command arrived.
+
+    commands: {stamp: when it arrived} [ns]. That one is stamped when a step says that it was made:
+    its age after the newest image.
+    """
     from qt_ros.nodes.ros import to_ns
 
-    ages, before_ns = [], 0
+    stamps = np.array(sorted(commands), np.int64)
+    ages = []
     for step in steps:
-        stamps = [to_ns(stamp) for stamp in step.command_stamps] or [to_ns(step.command_stamp)]
         images = [
             to_ns(stamp)
             for name, stamp in zip(step.streams, step.stream_stamps, strict=True)
             if name in ('front', 'wrist')
         ]
-        first = min((s for s in stamps if s > max(before_ns, to_ns(step.tick))), default=0)
-        before_ns = max(stamps, default=before_ns)
-        if first in commands and to_ns(step.command_stamp):
-            ages.append((commands[first] - max(images)) / 1e6)
+        made_ns = max(images) + round(step.observation_age_s * 1e9)
+        nearest = int(stamps[np.abs(stamps - made_ns).argmin()])
+        if to_ns(step.command_stamp) and abs(nearest - made_ns) < SAME_NS:
+            ages.append((commands[nearest] - max(images)) / 1e6)
     if not ages:
         return {'p50_ms': float('nan'), 'p99_ms': float('nan'), 'max_ms': float('nan')}
     p50, p99 = np.percentile(ages, (50, 99))

@@ -194,6 +194,7 @@ class PolicyNode(LifecycleNode):
             slot_ns,
             self._listener.gate,
             self.value('takeover_timeout_s'),
+            self._listener.listen,
         )
         if self.value('teleop_prefix'):
             prefix = self.value('teleop_prefix')
@@ -349,6 +350,7 @@ class PolicyNode(LifecycleNode):
 
     def _advance(self, schedule_ns: int, now_ns: int) -> None:
         self._guarded(lambda: self.loop.on_time(schedule_ns, now_ns))
+        self.loop.fresh.listen()
         waiting = self.loop.goal is not None and not self.loop.running
         if waiting and self._clockwork.waited_s() > self.value('start_timeout_s'):
             reasons = '; '.join(self.loop.waiting_for(now_ns))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from qt_ros.contract import Contract
@@ -15,16 +15,22 @@ class Freshness:
     """The samples of a time, marked invalid where a stream is stale, and words about those."""
 
     def __init__(
-        self, contract: Contract, sampler: ObservationSampler, gate: ReceiveGate | None = None
+        self,
+        contract: Contract,
+        sampler: ObservationSampler,
+        gate: ReceiveGate | None = None,
+        listen: Callable[[], None] = lambda: None,
     ) -> None:
-        """`gate` None: stamps alone count."""
+        """`gate` None: stamps alone count. listen(): puts what came into sampler and gate."""
         self.sampler = sampler
+        self.listen = listen
         self._gate = gate
         self._observed = {item.stream: item for item in contract.observed}
         self._seen = list(contract.cameras) or list(contract.state)
 
     def sample(self, t_ns: int, now_ns: int) -> dict[str, Sample] | None:
         """Return {stream: newest sample at `t_ns`}, None while a stream has nothing."""
+        self.listen()
         samples = self.sampler.sample(t_ns)
         silent = self._silent(now_ns)
         if samples is None or not silent:
@@ -36,6 +42,7 @@ class Freshness:
 
     def stale(self, now_ns: int) -> list[str]:
         """Say which streams could not be decided on now, and since when."""
+        self.listen()
         missing = self.sampler.missing(now_ns)
         if missing:
             return [self._missing(name) for name in missing]

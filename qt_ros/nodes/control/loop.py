@@ -23,6 +23,7 @@ whatever reason, is the fallback.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,13 +63,15 @@ class ControlLoop:
         slot_ns: int | None,
         gate: ReceiveGate | None = None,
         takeover_s: float = TAKEOVER_S,
+        listen: Callable[[], None] = lambda: None,
     ) -> None:
         """`slot_ns`: period of the command slots; None where time itself may wait for commands.
 
-        takeover_s: how long a person's last command counts.
+        takeover_s: how long a person's last command counts. listen(): puts what came into the
+        sampler and the gate; called before they are looked at.
         """
         self._contract = contract
-        self.fresh = Freshness(contract, sampler, gate)
+        self.fresh = Freshness(contract, sampler, gate, listen)
         self.motion = Motion(contract, slot_ns, takeover_s)
         self._outputs = outputs
         self._slot_ns = slot_ns

@@ -1,4 +1,9 @@
-"""The robot as the policy hears it: a subscription per observation topic, newest samples kept."""
+"""The robot as the policy hears it: a subscription per observation topic, newest samples kept.
+
+Images are taken as they come, for they are decoded ahead of time. Numbers may come 500 times a
+second, and to be woken by each costs an executor more than all the rest of the node: they are
+taken when somebody is about to look at them. Their time of arrival is the middleware's.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +18,11 @@ from qt_ros.arrivals import Arrivals
 from qt_ros.contract import Camera, Contract
 from qt_ros.interlocks import ReceiveGate
 from qt_ros.nodes.control.checks import Seen, robot_problems
-from qt_ros.nodes.ros import message_class, subscription_qos
+from qt_ros.nodes.ros import Polled, message_class, subscription_qos, take
 from qt_ros.observation import ObservationSampler, stamp_of
 
 POLL_S = 0.02
+QUEUE = {True: 10, False: 200}  # is it a camera: messages that wait to be taken
 
 
 class RobotListener:
@@ -37,6 +43,7 @@ class RobotListener:
         self._contract = contract
         self._types = {s.topic: s.type for s in (*contract.cameras, *contract.state)}
         self._subscriptions: dict[str, Subscription] = {}
+        self._polled = Polled()
         self._newest: dict[str, Any] = {}
         self._streams: dict[str, list[str]] = {}
         for item in contract.observed:
@@ -82,6 +89,7 @@ class RobotListener:
 
     def forget(self) -> ObservationSampler:
         """Start over with empty buffers, as when the clock jumped; return them."""
+        self.listen()  # what waits was stamped before, too
         longest_s = max(s.max_age_s for s in (*self._contract.cameras, *self._contract.state))
         self.sampler = ObservationSampler(self._contract, keep_ns=round((longest_s + 1.0) * 1e9))
         self.gate.forget()
@@ -102,19 +110,25 @@ class RobotListener:
                 message_class(type_name),
                 topic,
                 lambda message, info, topic=topic: self._store(topic, message, info),
-                subscription_qos(self._node, topic, depth=10),
+                subscription_qos(self._node, topic, depth=QUEUE[topic in self._cameras]),
+                callback_group=None if topic in self._cameras else self._polled,
             )
+
+    def listen(self) -> None:
+        """Take in what came of the topics that are not taken as it comes."""
+        for topic, subscription in self._subscriptions.items():
+            if topic not in self._cameras:
+                while (taken := take(subscription)) is not None:
+                    self._store(topic, *taken)
 
     def _take(self) -> None:
         for topic, subscription in self._subscriptions.items():
-            with subscription.handle:
-                taken = subscription.handle.take_message(subscription.msg_type, subscription.raw)
-            if taken is not None:
+            if (taken := take(subscription)) is not None:
                 self._newest[topic] = taken[0]
                 self._store(topic, *taken)
 
     def _store(self, topic: str, message: Any, info: Mapping[str, Any]) -> None:
-        receive_ns = self._node.get_clock().now().nanoseconds
+        receive_ns = self._received_ns(info)
         stamp_ns = stamp_of(self._contract, message, self._types[topic], receive_ns)
         self.sampler.add(topic, stamp_ns, message, message)
         for stream in self._streams[topic]:
@@ -122,6 +136,12 @@ class RobotListener:
         self._counted[topic].add(info.get('publication_sequence_number'), sender_of(info))
         for camera in self._cameras.get(topic, ()):
             self._seen_image(message, camera)
+
+    def _received_ns(self, info: Mapping[str, Any]) -> int:
+        """Return when a message came: it may have waited to be taken."""
+        clock = self._node.get_clock()
+        received_ns = 0 if clock.ros_time_is_active else info.get('received_timestamp', 0)
+        return int(received_ns) or clock.now().nanoseconds
 
     def _seen(self) -> Seen:
         types = dict(self._node.get_topic_names_and_types())
