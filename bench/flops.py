@@ -87,7 +87,14 @@ def _not_counted() -> dict[Any, Callable[..., int]]:
     def linear(x: Any, weight: Any, *_: Any, **__: Any) -> int:
         return 2 * math.prod(x) * weight[0]
 
+    def convolution(grad: Any, _x: Any, weight: Any, *rest: Any, **__: Any) -> int:
+        # As many for either gradient as forward; torch counts those of a depthwise one as if every
+        # channel looked at all others.
+        outputs, per_output = math.prod(grad), math.prod(weight[1:])
+        return 2 * outputs * per_output * sum(rest[-1][:2])
+
     found: dict[Any, Callable[..., int]] = {
+        aten.convolution_backward: convolution,
         aten._scaled_dot_product_flash_attention_for_cpu: forward,
         aten._scaled_dot_product_flash_attention_for_cpu_backward: backward,
     }

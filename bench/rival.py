@@ -108,12 +108,13 @@ class Trainer:
     """Its training step on batches of random transitions: two windows of frames for each."""
 
     def __init__(self, size: Size, batch: int, model: nn.Module | None = None) -> None:
+        model = model or build(size)  # first: it prepares what the package imports
         from q_transformer import QLearner
 
         self.size, self.batch = size, batch
         self._folder = tempfile.TemporaryDirectory()
         self.learner: Any = QLearner(
-            model or build(size),
+            model,
             dataset=_Nothing(),
             batch_size=batch,
             num_train_steps=1,

@@ -40,6 +40,7 @@ from training.cache_writer import CacheWriter
 from training.config import TrainConfig, load_config
 from training.data import Replay
 from training.learner import Learner
+from training.memory import kept_memory
 from training.model import QTransformer
 
 STAGES = ('gather', 'augment', 'online', 'target', 'backward', 'optimiser')
@@ -166,15 +167,16 @@ def ours(
     torch.manual_seed(0)
     learner = Learner(QTransformer(model_config, replay.signature), config, device)
     number = config.data.batch
-    flops = count_flops(lambda: learner.update(replay.batch(0), 0))  # also warms up
-    learner.update(replay.batch(1), 1)
+    flops = count_flops(lambda: learner.update(replay.batch(0), 0))
     watch = Watch(device)
-    with watched(learner, replay, watch):
-        step = watch.timed('rest', lambda at: learner.update(replay.batch(at), at))
-        began = watch.now()
-        for at in range(2, 2 + steps):
-            step(at)
-        spent = watch.now() - began
+    step = watch.timed('rest', lambda at: learner.update(replay.batch(at), at))
+    with kept_memory():
+        learner.update(replay.batch(1), 1)  # takes the memory that the others use
+        with watched(learner, replay, watch):
+            began = watch.now()
+            for at in range(2, 2 + steps):
+                step(at)
+            spent = watch.now() - began
     per_ms = 1e3 / (steps * number)
     return Row(
         name,
@@ -247,11 +249,13 @@ def main() -> None:
     if device.type == 'cpu':
         torch.set_num_threads(1)
     size = Size(image_px=args.px)
-    half = device.type == 'cuda'
-    machine = measure(device, torch.bfloat16 if half else torch.float32)
+    machines = {
+        half: measure(device, torch.bfloat16 if half else torch.float32) for half in (0, 1)
+    }
+    peaks = ' and '.join(f'{each.flops_per_s / 1e9:.0f}' for each in machines.values())
     print(
-        f'{device.type}, load {os.getloadavg()[0]:.1f}, {machine.flops_per_s / 1e9:.0f} GFLOP/s'
-        f' in {"bfloat16" if half else "float32"}; {args.cameras} x {args.px} px'
+        f'{device.type}, load {os.getloadavg()[0]:.1f}, {peaks} GFLOP/s in float32 and bfloat16;'
+        f' {args.cameras} x {args.px} px, {size.dims} dimensions of {size.bins} bins'
     )
     rows = []
     with tempfile.TemporaryDirectory() as folder:
@@ -260,11 +264,14 @@ def main() -> None:
             preset = resource(f'config/training/{name}.yaml')
             segment = load_config(preset, args.overrides).data.segment
             batch = -(-args.batch // segment) * segment
-            config = load_config(preset, [f'data.batch={batch}', *args.overrides])
-            rows.append(ours(name, config, cache, device, args.steps, machine))
-            show(rows[-1], device)
+            for half in {False, load_config(preset, args.overrides).optim.bf16}:
+                more = [f'data.batch={batch}', *args.overrides, f'optim.bf16={str(half).lower()}']
+                title = f'{name} in {"bfloat16" if half else "float32"}'
+                config = load_config(preset, more)
+                rows.append(ours(title, config, cache, device, args.steps, machines[half]))
+                show(rows[-1], device)
     if args.rival:
-        rows.append(rival(size, args.rival_batch, args.rival_steps, machine))
+        rows.append(rival(size, args.rival_batch, args.rival_steps, machines[False]))
         show(rows[-1], torch.device('cpu'))
         for row in rows[:-1]:
             print(f'{row.name}: {rows[-1].ms / row.ms:.1f} x less time per transition')

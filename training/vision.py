@@ -44,10 +44,10 @@ class ConvNet(nn.Module):
         images: (N, H, W, 3) uint8 RGB; text: (N, text_size).
         """
         x = images.permute(0, 3, 1, 2).to(text.dtype).div_(127.5).sub_(1.0)
-        x = functional.relu(self.stem(x))
+        x = functional.relu(self.stem(x), inplace=True)
         films = self.film(text)[:, :, None, None].split(self.sizes, dim=1)
         for conv, scale, shift in zip(self.convs, films[::2], films[1::2], strict=True):
-            y = functional.relu(torch.addcmul(shift, conv(x), 1 + scale))
+            y = functional.relu(torch.addcmul(shift, conv(x), 1 + scale), inplace=True)
             x = x + y if y.shape == x.shape else y
         return x
 

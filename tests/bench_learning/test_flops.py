@@ -45,3 +45,13 @@ def test_the_machine_is_measured_and_calls_are_counted():
     calls = []
     assert len(seconds(lambda: calls.append(1), torch.device('cpu'), 3, warm=2)) == 3
     assert len(calls) == 5
+
+
+@pytest.mark.parametrize('groups', [1, 4])
+def test_the_gradients_of_a_convolution_count_twice_what_it_does(groups):
+    conv, x = nn.Conv2d(4, 8, 3, groups=groups), torch.randn(2, 4, 9, 9, requires_grad=True)
+    forward = 2 * (2 * 8 * 7 * 7) * (4 // groups * 9)
+    assert count_flops(lambda: conv(x)) == forward
+    assert count_flops(lambda: conv(x).sum().backward()) == 3 * forward
+    # Nobody asks for the gradient of a picture.
+    assert count_flops(lambda: conv(x.detach()).sum().backward()) == 2 * forward

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from training import checkpoint
 from training.data import Replay
-from training.learner import Learner
+from training.learner import Learner, batch_loss
 from training.metrics import read_metrics
 from training.model import QTransformer
 from training.train import train
@@ -105,7 +105,9 @@ def run_together(cache: Path, out: Path, config, number: int) -> None:
 
 def test_two_processes_make_the_run_of_one(uneven, tmp_path, small_config):
     """Sums of float32 in another order: weights agree to 2e-5 after 12 steps of Adam."""
-    config = small_config('data.batch=16', 'optim.lr=0.0003')
+    config = small_config(
+        'data.batch=16', 'optim.lr=0.0003', 'data.color_jitter=0.2', 'optim.ahead=2'
+    )
     run_together(uneven, tmp_path / 'two', config, 2)
     train([uneven], tmp_path / 'one', config)
     runs = (tmp_path / 'one', tmp_path / 'two')
@@ -125,6 +127,34 @@ def test_half_precision_stays_close_and_keeps_float_weights(uneven, small_config
     assert half.dtype == torch.float32
     similarity = torch.nn.functional.cosine_similarity(exact, half, dim=0)
     assert 0.99 < float(similarity) < 1 - 1e-9  # close, yet not the same: it really took place
+
+
+@pytest.mark.parametrize('options', [[], ['loss.error=hl_gauss', 'model.atoms=11']])
+def test_losses_and_targets_stay_whole_in_half_precision(uneven, small_config, options):
+    """What the network puts out may be rounded; what is computed from that is not."""
+    config = small_config('data.batch=24', *options)
+    replay = Replay(
+        [uneven], config.data, window=2, gamma=0.9, text_encoder='hashed', text_size=16
+    )
+    torch.manual_seed(0)
+    model = QTransformer(config.model, replay.signature)
+    batch = replay.batch(0)
+    rounded = {}
+    logits = model.logits
+
+    def rounding(*args):
+        key = tuple(args[0].shape)
+        rounded.setdefault(key, logits(*args).detach().to(torch.bfloat16))
+        return rounded[key]
+
+    model.logits = rounding
+    with torch.autocast('cpu', torch.bfloat16):
+        half, figures = batch_loss(model, model, batch, config.loss)
+    whole, again = batch_loss(model, model, batch, config.loss)
+    assert half.dtype == torch.float32
+    assert float(half) == float(whole)
+    for name, value in figures.items():
+        assert float(value) == pytest.approx(float(again[name]), nan_ok=True), name
 
 
 def test_relabelled_segments_earn_nothing(uneven, small_config):
