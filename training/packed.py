@@ -9,6 +9,7 @@ A prepared network can no longer be trained.
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable
 from functools import cache
 
@@ -23,6 +24,7 @@ WEIGHTS = ('float32', 'bfloat16', 'int8')
 PACKED_SIZE = 1 << 18  # weights from which on packing pays for its dearer calls
 ROWS = 16  # for how many rows at once oneDNN lays weights out; it takes any number later
 INT8_ROWS = 8  # above, widening the weights first is faster
+X86 = ('x86_64', 'AMD64')
 _INT8_MAX = 127
 
 
@@ -129,7 +131,8 @@ def _has_int8() -> bool:
 def _can_pack(weight: Tensor, dtype: torch.dtype) -> bool:
     if weight.device.type != 'cpu' or weight.numel() < PACKED_SIZE:
         return False
-    if not torch.backends.mkldnn.is_available():
+    # Elsewhere oneDNN stands on other libraries, with layouts of their own.
+    if platform.machine() not in X86 or not torch.backends.mkldnn.is_available():
         return False
     return dtype == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
@@ -148,7 +151,7 @@ def _fold(layer: ConvNorm) -> None:
     norm, conv = layer.norm, layer.conv
     if not isinstance(norm, FrozenNorm):
         return
-    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+    scale, shift = norm.affine()
     conv.weight = nn.Parameter(conv.weight * scale[:, None, None, None], requires_grad=False)
-    conv.bias = nn.Parameter(norm.bias - norm.running_mean * scale, requires_grad=False)
+    conv.bias = nn.Parameter(shift, requires_grad=False)
     layer.add_module('norm', nn.Identity())
