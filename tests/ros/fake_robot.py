@@ -38,11 +38,12 @@ class FakeRobot(Node):
         self.spoilt: set[str] = set()  # what goes wrong, by `/fake/do`
         self.last_image: CompressedImage | None = None
         self.images = 0
-        self.joints = self.ways(JointState, '/joint_states')
+        if not options.eye_only:
+            self.joints = self.ways(JointState, '/joint_states')
+            self.create_timer(0.02, self.publish_joints)
         self.create_subscription(JointTrajectory, '/arm/joint_trajectory', self.on_arm, 10)
         self.create_subscription(Float64MultiArray, '/gripper/commands', self.on_gripper, 10)
         self.create_subscription(String, '/fake/do', self.on_do, 10)
-        self.create_timer(0.02, self.publish_joints)
         if not options.blind:
             self.eye = self.ways(CompressedImage, '/eye/compressed')
             self.create_timer(0.05, self.publish_image)
@@ -122,6 +123,7 @@ def main() -> None:
     parser.add_argument('--late', type=float, default=0.0)
     parser.add_argument('--apart', action='store_true', help='send by two ways')
     parser.add_argument('--blind', action='store_true', help='no camera')
+    parser.add_argument('--eye-only', action='store_true', help='nothing but a camera')
     parser.add_argument('--joints', default='one,two,gripper')
     rclpy.init()  # takes its own part of the arguments
     node = FakeRobot(parser.parse_args(rclpy.utilities.remove_ros_args()[1:]))

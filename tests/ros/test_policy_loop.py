@@ -488,21 +488,43 @@ actions = st.lists(
 )
 
 
+# When a person commands something [ms], and what to joint one.
+pushes = st.lists(st.tuples(st.floats(0, 3000), st.floats(-0.3, 0.3)), max_size=6)
+texts = st.sampled_from(
+    [
+        CONTRACT,
+        CONTRACT.replace('velocity: 2.0', 'velocity: 2.0, acceleration: 8.0'),
+        CONTRACT.replace('  fallback', '  ramp_s: 0.7\n  fallback'),
+    ]
+)
+
+
 @settings(max_examples=60, deadline=None)
-@given(delays, jitters, actions, st.sampled_from([20, 50, 100, None]), st.floats(200, 3000))
+@given(
+    delays, jitters, actions, st.sampled_from([20, 50, 100, None]), st.floats(200, 3000), pushes,
+    texts,
+)  # fmt: skip
 def test_round_trip_and_limits_hold_however_time_goes(
-    delays_ms, slot_jitter_ms, acts, slot_ms, silent_from_ms
+    delays_ms, slot_jitter_ms, acts, slot_ms, silent_from_ms, pushed, text
 ):
     """What a converter reads from the commands is what PolicyStep says was sent."""
     rig = Rig(
+        text=text,
         slot_ms=slot_ms,
         delays_ms=delays_ms,
         slot_jitter_ms=slot_jitter_ms,
         actions=acts,
         silent_ms=(silent_from_ms, silent_from_ms + 250),
     )
+    for ms, value in pushed:
+        rig.at(
+            START_NS + round(ms * MS),
+            lambda v=value: rig.loop.teleoperate(slice(0, 1), np.array([v]), rig.now_ns),
+        )
     rig.run(goal(25))
     check_commands(rig)
+    drivers = [n for n in rig.notices if n in ('person', 'policy')]
+    assert drivers == ['person', 'policy'] * (len(drivers) // 2)
     fates = Counter(rig.loop.told.episode.fates)
     if rig.end.termination == 'time_limit':
         assert sum(fates.values()) == 25

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,33 @@ def test_a_stream_that_fails_ends_the_episode_in_the_fallback(
     assert reason in result.message
     assert took_s < after_s + SLACK_S
     assert 'Traceback' not in policy.output
+
+
+def test_a_camera_whose_process_is_killed_ends_the_episode(ros_domain, run):
+    with (
+        policy_rig.robot('--blind') as robot,
+        policy_rig.robot('--eye-only') as camera,
+        policy_rig.policy(run) as policy,
+        policy_rig.Client() as client,
+    ):
+        robot.event('ready')
+        camera.event('ready')
+        policy.event('ready')
+        watch = Watch(client)
+        answer = watch.drive().get_result_async()
+        camera.signal(signal.SIGKILL)
+        began_s = time.monotonic()
+        result = client.wait(answer).result
+        took_s = time.monotonic() - began_s
+        client.until(lambda: '/eye/compressed is' in watch.told(), what='the reason')
+        watch.stands()
+        # It comes back, and so does the policy.
+        with policy_rig.robot('--eye-only') as again:
+            again.event('ready')
+            watch.drive()
+    assert (result.outcome, result.termination) == ('aborted', 'fault')
+    assert 'stale eye: newest sample of /eye/compressed is' in result.message
+    assert took_s < STALE_S + WATCHDOG_S + SLACK_S
 
 
 def test_joints_in_another_order_change_nothing(ros_domain, run):
