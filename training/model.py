@@ -14,7 +14,7 @@ Q. Frames from before the episode's start are hidden from attention.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -149,7 +149,6 @@ class QTransformer(nn.Module):
 
         images: {camera: (N, H, W, 3) uint8}; state: (N, S); text: (N, text_size).
         """
-        unit = ((state - self.state_mean) / self.state_std).clamp(-_STATE_CLIP, _STATE_CLIP)
         if self.camera is None or not self.camera_names:
             tokens = [
                 encoder(images[name], text)
@@ -160,6 +159,18 @@ class QTransformer(nn.Module):
             together = torch.cat([images[name] for name in self.camera_names])
             seen = self.cameras[0](together, text.repeat(number, 1))
             tokens = list(seen.unflatten(0, (number, -1)) + self.camera[:, None, None])
+        return self.join_frame(tokens, state)
+
+    def encode_image(self, camera: str, images: Tensor, text: Tensor) -> Tensor:
+        """Return the tokens (N, n, width) of images (N, H, W, 3) uint8 of one camera."""
+        index = self.camera_names.index(camera)
+        if self.camera is None:
+            return self.encoders[index](images, text)
+        return self.cameras[0](images, text) + self.camera[index]
+
+    def join_frame(self, tokens: Sequence[Tensor], state: Tensor) -> Tensor:
+        """Return the tokens (N, frame_length, width) of frames from those of their images."""
+        unit = ((state - self.state_mean) / self.state_std).clamp(-_STATE_CLIP, _STATE_CLIP)
         return torch.cat([*tokens, self.state(unit).unsqueeze(1)], dim=1)
 
     def logits(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from training import checkpoint
+from training.ahead import SeenImages
 from training.config import TrainConfig
 from training.errors import TrainingError
 from training.model import Past, QTransformer
@@ -113,6 +115,7 @@ class Policy:
         self.policy_id = policy_id
         self.embeddings = dict(embeddings or {})
         self._session: Session | None = None
+        self._seen = SeenImages()
 
     @classmethod
     def load(
@@ -183,6 +186,7 @@ class Policy:
         Raises TrainingError for an instruction that was not trained on where its encoder is not
         installed.
         """
+        self._seen.clear()
         self._session = self.start(instruction)
 
     def start(self, instruction: str) -> Session:
@@ -213,8 +217,39 @@ class Policy:
         return self.act_all([self._running()], [observation])[0]
 
     def observe(self, observation: ObservationLike) -> None:
-        """Take in the newest observation; raises as `act` does."""
-        self._observe([self._running()], [observation])
+        """Take in the newest observation; raises as `act` does.
+
+        Images that were seen already, the very same arrays, are not encoded again.
+        """
+        session = self._running()
+        if any(self._seen.find(*item) is not None for item in observation.images.items()):
+            session.add(self._join(session, observation))
+        else:
+            self._observe([session], [observation])
+
+    @torch.inference_mode()
+    def see(self, camera: str, image: np.ndarray) -> None:
+        """Encode an image (H, W, 3) uint8 that the next observation may hold."""
+        if self._session is not None and image.shape == (*self.cameras[camera], 3):
+            batch = torch.from_numpy(image).unsqueeze(0).to(self.device)
+            tokens = self.model.encode_image(camera, batch, self._session.text)
+            self._seen.add(camera, image, tokens)
+
+    @torch.inference_mode()
+    def _join(self, session: Session, observation: ObservationLike) -> Tensor:
+        """Return the tokens (1, frame_length, width) of an observation, with what was seen."""
+        problems = self._misfits(observation)
+        if problems:
+            raise TrainingError([f'observation: {problem}' for problem in problems])
+        tokens = []
+        for name in self.cameras:
+            if self._seen.find(name, observation.images[name]) is None:
+                self.see(name, observation.images[name])
+            found = self._seen.find(name, observation.images[name])
+            assert found is not None
+            tokens.append(found)
+        state = torch.from_numpy(np.asarray(observation.state, dtype=np.float32))
+        return self.model.join_frame(tokens, state.unsqueeze(0).to(self.device))
 
     def decide(self) -> Decision:
         """Return the greedy action after what was last observed.
@@ -332,16 +367,23 @@ class Policy:
             q_values=[row[:count] for row, count in zip(q, self.signature.bins, strict=True)],
         )
 
-    def warm_up(self, rounds: int = 3) -> None:
-        """Decide on blank observations, so that the first real decision is not the slow one."""
+    def warm_up(self, rounds: int = 5) -> float:
+        """Decide on blank observations, so that the first real decision is not the slow one.
+
+        Returns how long a warm decision takes [s]: the middle one of the later rounds.
+        """
         blank = _Blank(
             {name: np.zeros((*size, 3), np.uint8) for name, size in self.cameras.items()},
             np.zeros(len(self.state_names), np.float32),
         )
         config = self.model.config
         session = Session(torch.zeros(1, config.text_size, device=self.device), config.window)
+        times_s = []
         for _ in range(rounds):
+            start_s = time.perf_counter()
             self.act_all([session], [blank])
+            times_s.append(time.perf_counter() - start_s)
+        return float(np.median(times_s[rounds // 2 :]))
 
     def _encode(self, observations: Sequence[ObservationLike], text: Tensor) -> Tensor:
         """Return the tokens (N, frame_length, width) of N observations."""

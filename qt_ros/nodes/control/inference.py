@@ -2,13 +2,12 @@
 
 The executor hands over one job at a time and is never blocked: while a job runs, the next is
 turned down. torch releases the GIL, so timers and subscriptions go on meanwhile. Between jobs the
-thread does what the next one needs anyway: it decodes images as they arrive, and lets the policy
-look ahead.
+thread does what the next one needs anyway: it decodes and encodes images as they arrive, and lets
+the policy look ahead.
 """
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 from collections import deque
@@ -28,11 +27,16 @@ from qt_ros.observation import Observation, build_observation
 class Decides(Protocol):
     """The part of `training.policy.Policy` that the live loop needs."""
 
-    def warm_up(self) -> None:
-        """Decide on nothing, so that the first real decision is not the slow one."""
+    def warm_up(self) -> float:
+        """Decide on nothing, so that the first real decision is not the slow one; return how long
+        a decision then takes [s].
+        """
 
     def reset(self, instruction: str) -> None:
         """Begin an episode."""
+
+    def see(self, camera: str, image: NDArray[np.uint8]) -> None:
+        """Encode an image that the next observation may hold."""
 
     def observe(self, observation: Observation) -> None:
         """Take in the newest observation."""
@@ -63,11 +67,14 @@ class Pictures:
         self._kept.clear()
         self._sizes.clear()
 
-    def ahead(self, message: Any, camera: Camera) -> None:
+    def ahead(self, message: Any, camera: Camera) -> NDArray[np.uint8] | None:
         """Decode a message that may be asked for; what is wrong with it is told then."""
-        with contextlib.suppress(DecodeError):
-            kept = self._kept.setdefault(camera.name, deque(maxlen=KEPT))
-            kept.append((message, self._decode(message, camera)))
+        try:
+            image = self._decode(message, camera)
+        except DecodeError:
+            return None
+        self._kept.setdefault(camera.name, deque(maxlen=KEPT)).append((message, image))
+        return image
 
     def decoded(self, message: Any, camera: Camera) -> NDArray[np.uint8]:
         """Return the image (H, W, 3); raises DecodeError."""
@@ -112,6 +119,7 @@ class Inference:
         self._trouble = ''  # what went wrong between two decisions
         self._warm = threading.Event()
         self._warm_error: Exception | None = None
+        self.thinking_s = 0.0  # how long a decision took once the policy was warm
         # A daemon: a policy that hangs must not keep the process, and the robot, from stopping.
         self._thread = threading.Thread(target=self._run, name='inference', daemon=True)
         self._thread.start()
@@ -147,7 +155,7 @@ class Inference:
 
     def _run(self) -> None:
         try:  # in this thread: some of what is slow at first belongs to the thread
-            self._policy.warm_up()
+            self.thinking_s = self._policy.warm_up()
         except Exception as error:  # noqa: BLE001 - raised where it is waited for
             self._warm_error = error
         self._warm.set()
@@ -176,13 +184,15 @@ class Inference:
     def _use_the_time(self, arrived: dict[str, tuple[Any, Camera]]) -> None:
         """Do what can be done before the next job."""
         ahead, self._ahead = self._ahead, False
-        if ahead:
-            try:
+        try:
+            if ahead:
                 self._policy.look_ahead()
-            except Exception as error:  # noqa: BLE001 - told with the next decision
-                self._trouble = f'{type(error).__name__}: {error}'
-        for message, camera in arrived.values():
-            self._pictures.ahead(message, camera)
+            for message, camera in arrived.values():
+                image = self._pictures.ahead(message, camera)
+                if image is not None:
+                    self._policy.see(camera.name, image)
+        except Exception as error:  # noqa: BLE001 - told with the next decision
+            self._trouble = f'{type(error).__name__}: {error}'
 
     def _prepare(self, goal: Goal) -> tuple[Goal, str]:
         self._trouble = ''
