@@ -12,6 +12,7 @@ from bench.learning.study import STUDIES, LearningError, Study, load_study
 from bench.learning.table import Score, read_csv, score, tasks_of, write_csv
 
 IMITATION = 'bc_all'  # what the others are compared with
+OUTSIDE = 'outside.csv'  # by `bench.learning.outside`, which runs in an environment of its own
 
 HEAD = """# Results
 
@@ -56,6 +57,8 @@ def write_report(out: Path, to: Path, seeds: Sequence[int]) -> list[Path]:
             written.append(plot)
             text.append(f'![{study.title}]({plot.name})\n')
         text.append(study.notes)
+    if (to / OUTSIDE).is_file():
+        text.append(_outside(read_csv(to / OUTSIDE)))
     readme = to / 'README.md'
     readme.write_text('\n'.join(part for part in text if part), encoding='utf-8')
     return [*written, readme]
@@ -122,6 +125,30 @@ def _success_table(study: Study, rows: Sequence[dict[str, str]]) -> list[str]:
             f' {minutes:.1f} | {seeds} |'
         )
     return lines
+
+
+def _outside(rows: Sequence[dict[str, str]]) -> str:
+    """Return the section of the check by d3rlpy."""
+    tasks, methods = tasks_of(rows), list(dict.fromkeys(row['method'] for row in rows))
+    lines = [
+        '## Outside check: d3rlpy on the true state of the block world',
+        '',
+        f'`make bench-outside`; {", ".join(sorted({row["date"] for row in rows}))}; rows:'
+        f' [{OUTSIDE}]({OUTSIDE}). The episodes are those of the block study, and so are the'
+        ' scenes, but these methods **see the poses of all blocks**, where the Q-Transformer'
+        ' has two 64 px images: an easier problem. Runs are short; the steps say how short.',
+        '',
+        f'| method | steps | all tasks | {" | ".join(tasks)} | CPU-min a cell |',
+        f'|---|---|---|{"---|" * len(tasks)}---|',
+    ]
+    for method in methods:
+        mine = [row for row in rows if row['method'] == method]
+        each = [_share(score(rows, method, task)) for task in (None, *tasks)]
+        minutes = sum(float(row['cpu_training_s']) for row in mine) / len(mine) / 60
+        lines.append(
+            f'| {method.upper()} | {mine[0]["train_steps"]} | {" | ".join(each)} | {minutes:.1f} |'
+        )
+    return '\n'.join(lines) + '\n'
 
 
 def _share(found: Score | None) -> str:

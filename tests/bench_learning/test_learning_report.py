@@ -81,3 +81,22 @@ def test_without_a_finished_cell_there_is_no_table(tmp_path):
     assert 'no cell of it is finished yet' in text
     assert '|' not in text
     assert [path.name for path in (tmp_path / 'results').iterdir()] == ['README.md']
+
+
+def test_the_outside_check_is_told_with_what_it_sees(tmp_path):
+    out, to = tmp_path / 'out', tmp_path / 'results'
+    finish(out, 'q_transformer', 0, 40, 30)
+    assert 'd3rlpy' not in report(out, to)
+    names = ('method', 'seed', 'task', 'successes', 'episodes', 'train_steps', 'date')
+    with open(to / 'outside.csv', 'w', newline='') as file:
+        writer = csv.writer(file)
+        writer.writerow([*names, 'cpu_training_s'])
+        for seed, picks in ((0, 30), (1, 10)):
+            writer.writerow(['iql', seed, PICK, picks, 50, 30000, '2026-01-01', 120.0])
+            writer.writerow(['iql', seed, BIN, 0, 50, 30000, '2026-01-01', 120.0])
+    text = report(out, to)
+    row = next(line for line in text.splitlines() if line.startswith('| IQL |'))
+    assert '| 30000 | 20% (' in row  # 40 of 200
+    assert '40% (31 to 50) of 100' in row
+    assert '| 2.0 |' in row
+    assert 'see the poses of all blocks' in text
