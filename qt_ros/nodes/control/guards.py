@@ -83,9 +83,11 @@ class Guards:
 
     def _on_enable(self, message: Bool) -> None:
         self._deadman.timeout_s = self._enable_timeout_s()
+        was_enabled = not self._deadman.problem(self._steady_ns())
         self._deadman.hear(message.data, self._steady_ns())
-        if not message.data and self._deadman.timeout_s > 0:
-            self._stopped(self.problem())
+        problem = self._deadman.problem(self._steady_ns())
+        if was_enabled and problem:
+            self._stopped(problem)
 
 
 class TeleopListener:
