@@ -14,7 +14,6 @@ import queue
 import sys
 import traceback
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -238,8 +237,6 @@ class PolicyNode(LifecycleNode):
     def _start(self, goal: Goal) -> None:
         if self.loop is None or not self.active:
             raise QtRosError('the node was deactivated before the episode began')
-        if self.value('dry_run'):
-            goal = replace(goal, dry_run=True)
         self._clockwork.asked()
         self._listener.count_anew()
         self.loop.start(goal)

@@ -249,6 +249,7 @@ class Client:
         self._executor.add_node(self.node)
         self.feedback: list[Any] = []
         self._actions: dict[str, Any] = {}
+        self._services: dict[str, Any] = {}
 
     def until(self, condition: Any, timeout_s: float = 15.0, what: str = 'the condition') -> None:
         """Spin until `condition()` holds; AssertionError if it never does."""
@@ -268,7 +269,9 @@ class Client:
 
     def call(self, kind: Any, name: str, request: Any) -> Any:
         """Call a service once it is there."""
-        client = self.node.create_client(kind, name)
+        client = self._services.get(name)
+        if client is None:
+            client = self._services[name] = self.node.create_client(kind, name)
         self.until(client.service_is_ready, what=f'service {name}')
         return self.wait(client.call_async(request))
 

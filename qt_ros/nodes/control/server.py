@@ -165,7 +165,7 @@ class EpisodeServer:
         return Goal(
             instruction=instruction,
             max_steps=max(1, math.ceil(duration_s * self._rate_hz() - 1e-3)),
-            dry_run=dry_run,
+            dry_run=dry_run or self._node.get_parameter('dry_run').value,
             episode_id=episode_id or f'policy_{uuid.uuid4().hex[:12]}',
         )
 
