@@ -29,6 +29,7 @@ CASES = [
 ]
 
 
+@pytest.mark.timeout(900)  # half a minute of CPU at most, yet on a busy machine
 @pytest.mark.parametrize(('problem', 'window', 'loss'), CASES)
 def test_learned_q_converges_to_the_exact_one(tmp_path, small_config, problem, window, loss):
     exact = value_iteration(problem)
