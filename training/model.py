@@ -243,7 +243,7 @@ class QTransformer(nn.Module):
             known += sure
             past = [[each[:, :, : before + known] for each in layer] for layer in past]
             new = []
-            stop = min(self.dims, known + (1 if guess is None else 2 * sure))
+            stop = min(self.dims, known + (1 if guess is None else 2 * (sure + 1)))
         return bins, values
 
     @torch.no_grad()
