@@ -193,12 +193,17 @@ def ours(
 def rival(size: Size, batch: int, steps: int, machine: Machine) -> Row:
     """Measure the training step of PyPI's q-transformer, with its defaults, on the CPU."""
     trainer = Trainer(size, batch)
-    model, seen = trainer.learner.model, []
-    count = model.vit.register_forward_hook(lambda _, given, __: seen.append(len(given[0])))
+    learner, seen = trainer.learner, []
+    networks = (learner.model, learner.ema_model.ema_model)  # the online and the target one
+    hooks = [
+        network.vit.register_forward_hook(lambda _, given, __: seen.append(len(given[0])))
+        for network in networks
+    ]
     drawn = trainer.draw()
     flops = count_flops(lambda: trainer.update(drawn))  # also warms up
     frames = sum(seen) / batch
-    count.remove()
+    for hook in hooks:
+        hook.remove()
     began = time.process_time()
     for _ in range(steps):
         trainer.update(drawn)
@@ -206,7 +211,7 @@ def rival(size: Size, batch: int, steps: int, machine: Machine) -> Row:
     trainer.close()
     return Row(
         'q-transformer 0.5.0',
-        sum(weight.numel() for weight in model.parameters()),
+        sum(weight.numel() for weight in learner.model.parameters()),
         batch,
         1e3 * spent / (steps * batch),
         frames,
