@@ -1,7 +1,7 @@
 # Two commands: `make demo` runs the whole loop on a simulated robot, `make test` runs the tests.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-jazzy lint clean bench bench-convert bench-memory bench-cache bench-crash bench-fuzz bench-control bench-soak bench-inference bench-learning bench-outside
+.PHONY: help setup demo test test-jazzy lint clean bench bench-convert bench-memory bench-cache bench-crash bench-fuzz bench-control bench-soak bench-inference bench-train-step bench-learning bench-outside
 
 help:   ## list the targets
 	@grep -hE '^[a-z-]+: .*##|^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -44,6 +44,9 @@ bench-control: setup  ## the policy node's timing over real topics: period, comm
 
 bench-inference: setup  ## CPU time of one action on one core: parts, operations, floor, kinds of weights
 	@. ./env.sh && python bench/inference.py
+
+bench-train-step: setup  ## CPU time of a training step on one core: parts, operations, floor
+	@. ./env.sh && taskset -c 0 python bench/train_step.py
 
 bench-soak: setup  ## an hour of the policy node against the simulator: memory, watchdog, every tick accounted for
 	@. ./env.sh && python bench/soak.py
