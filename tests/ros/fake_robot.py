@@ -96,6 +96,8 @@ class FakeRobot(Node):
 
     def send(self, ways: list[Publisher], message: Any) -> None:
         for publisher in ways:
+            if self.random.random() < self.options.loss:
+                continue
             if publisher is not ways[0] and self.random.random() < self.options.drops:
                 continue
             delay_s = self.random.uniform(0.0, self.options.jitter_s)
@@ -120,6 +122,7 @@ def main() -> None:
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--jitter-s', type=float, default=0.0)
     parser.add_argument('--drops', type=float, default=0.0)
+    parser.add_argument('--loss', type=float, default=0.0, help='of all messages')
     parser.add_argument('--late', type=float, default=0.0)
     parser.add_argument('--apart', action='store_true', help='send by two ways')
     parser.add_argument('--blind', action='store_true', help='no camera')
