@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from functools import cache
 from types import SimpleNamespace
 
@@ -126,6 +127,13 @@ def test_noise_that_never_fails_and_unknown_tasks_are_refused():
         list(episodes(blind(), 'reach-v3', Plan(1, 1, 0.0, 0.0), 3, np.random.default_rng(0)))
     with pytest.raises(LearningError, match=r"'fly-v3'; known: reach-v3, push-v3"):
         blind().reset('fly-v3', 0)
+
+
+def test_without_meta_world_the_study_can_be_told_of_but_not_run(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'metaworld.env_dict', None)  # as if not installed
+    assert load_study('metaworld').title
+    with pytest.raises(LearningError, match=r"pip install 'q-transformer-ros\[metaworld\]'"):
+        MetaWorld(cameras=False).reset('reach-v3', 0)
 
 
 def test_the_cache_tells_success_from_running_out_of_time(tmp_path):
