@@ -35,8 +35,8 @@ def check_complete(value: Value, type: str, fields: Sequence[str], by_index: boo
     if type in (FLOAT32_ARRAY, FLOAT64_ARRAY):
         missing = [str(i) for i in range(len(fields)) if str(i) not in fields]
     elif by_index:
-        kinds = [field.split('.', 1)[0] for field in fields]
-        wanted = [f'{kind}.{i}' for kind in dict.fromkeys(kinds) for i in range(kinds.count(kind))]
+        each = [field.split('.', 1)[0] for field in fields]
+        wanted = [f'{kind}.{i}' for kind in dict.fromkeys(each) for i in range(each.count(kind))]
         missing = [field for field in wanted if field not in fields]
     elif type in (*JOINT_STATES, JOINT_JOG):
         split = [field.split('.', 1) for field in fields if '.' in field]
