@@ -1,7 +1,7 @@
 """Meta-World MT10 from pixels with a sentence per task: a benchmark that others know.
 
 One network learns all ten tasks from a quarter demonstrations and three quarters failures. Sized
-for a CPU: making a seed's data takes about 10 CPU-minutes, a cell less than 30.
+for a CPU: making the data of a seed takes about 10 CPU-minutes, a cell about 30.
 """
 
 from __future__ import annotations
