@@ -28,7 +28,7 @@ from rclpy.qos import QoSProfile
 from qt_ros.contract import Camera, Contract
 from qt_ros.errors import QtRosError
 from qt_ros.nodes.control.checks import contract_for
-from qt_ros.nodes.control.clockwork import Clockwork
+from qt_ros.nodes.control.clockwork import Clockwork, lead_s
 from qt_ros.nodes.control.guards import Guards, TeleopListener
 from qt_ros.nodes.control.health import health
 from qt_ros.nodes.control.inference import Inference
@@ -198,8 +198,11 @@ class PolicyNode(LifecycleNode):
         if self.value('teleop_prefix'):
             prefix = self.value('teleop_prefix')
             self._teleop = TeleopListener(self, contract, prefix, self._teleoperated)
+        # Where a decision is spread over slots, its first one comes as soon as thinking is done.
+        lead = lead_s(self._inference.thinking_s, 1 / command_rate_hz) if ratio > 1.5 else None
+        ticks = None if lead is None else (contract.rate_hz, lead)
         self._clockwork = Clockwork(
-            self, self._steady, command_rate_hz, self._advance, self._clock_jumped
+            self, self._steady, command_rate_hz, self._advance, self._clock_jumped, ticks
         )
         self._guard.set_policy_id(policy.policy_id)
 
@@ -321,7 +324,7 @@ class PolicyNode(LifecycleNode):
             self._guarded(lambda: self.loop.teleoperate(columns, targets, self._now_ns()))
 
     def _offer(self, message: Any, camera: Camera) -> None:
-        if self._inference is not None:
+        if self.loop is not None and self.loop.running:
             self._inference.offer(message, camera)
 
     # The inference thread reports here; the guard condition brings it to the executor.
@@ -345,8 +348,8 @@ class PolicyNode(LifecycleNode):
     def _now_ns(self) -> int:
         return self.get_clock().now().nanoseconds
 
-    def _advance(self, schedule_ns: int, now_ns: int) -> None:
-        self._guarded(lambda: self.loop.on_time(schedule_ns, now_ns))
+    def _advance(self, schedule_ns: int, now_ns: int, tick: bool, slot: bool) -> None:
+        self._guarded(lambda: self.loop.on_time(schedule_ns, now_ns, tick, slot))
         self.loop.fresh.listen()
         waiting = self.loop.goal is not None and not self.loop.running
         if waiting and self._clockwork.waited_s() > self.value('start_timeout_s'):

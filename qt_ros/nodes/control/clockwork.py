@@ -15,6 +15,7 @@ from rclpy.lifecycle import LifecycleNode
 SIM_POLL_S = 0.001  # in simulated time the loop looks at every move of the clock
 STANDING_SLOTS = 3  # without a move: the simulated clock waits
 SETTLE_S = 0.5  # a simulated clock that moves on by itself is not waited for longer
+HANDOVER_S = 0.003  # between the executor and the thread that thinks, there and back
 JUMP_NS = 50_000_000  # between two slots; a clock that is slewed moves far less
 
 
@@ -26,10 +27,15 @@ class Clockwork:
         node: LifecycleNode,
         steady: Clock,
         command_rate_hz: float,
-        advance: Callable[[int, int], None],
+        advance: Callable[[int, int, bool, bool], None],
         jumped: Callable[[str, int], None],
+        ticks: tuple[float, float] | None = None,
     ) -> None:
-        """advance(when it was due, when it is) [ns] and jumped(how, when it is), in ROS time."""
+        """advance(when it was due, when it is, at a tick, at a slot), jumped(how, when it is).
+
+        Times are ROS time [ns]. ticks: their rate [Hz] and how long after a tick a slot is [s];
+        None: ticks lie on slots.
+        """
         self._node = node
         self._steady = steady
         self._advance_to, self._jumped = advance, jumped
@@ -39,8 +45,13 @@ class Clockwork:
         self._last: tuple[int, int] | None = None  # (ROS, steady) [ns] at the last slot
         slots = node.create_timer(1.0 / command_rate_hz, self._on_slot, clock=steady)
         self._timers: list[Any] = [slots]
+        self._ticks: Any = None
         if self._sim_time:
             self._timers.append(node.create_timer(SIM_POLL_S, self._on_clock))
+        elif ticks is not None:
+            self._ticks = node.create_timer(1.0 / ticks[0], self._on_tick, clock=steady)
+            self._lead = node.create_timer(ticks[1], self._on_lead, clock=steady)
+            self._timers += [self._ticks, self._lead]
         self.stop()
 
     def start(self) -> None:
@@ -48,6 +59,8 @@ class Clockwork:
         self._last = None
         for timer in self._timers:
             timer.reset()
+        if self._ticks is not None:
+            self._timers[0].cancel()  # slots begin when the first lead is over
 
     def stop(self) -> None:
         """Call no more."""
@@ -86,10 +99,17 @@ class Clockwork:
             self._seen_ns = now_ns
             self._on_clock()
             return
-        # By the slot's own time: a late call must not shift the grid.
-        timer = self._timers[0]
-        late_ns = timer.timer_period_ns - timer.time_until_next_call()
-        self._advance(now_ns - late_ns, now_ns)
+        self._advance(_due_ns(self._timers[0], now_ns), now_ns, tick=self._ticks is None)
+
+    def _on_tick(self) -> None:
+        """Act on a tick that lies apart from the slots."""
+        now_ns = self._now_ns()
+        self._advance(_due_ns(self._ticks, now_ns), now_ns, slot=False)
+
+    def _on_lead(self) -> None:
+        """Let the slots begin: a lead after a tick."""
+        self._lead.cancel()
+        self._timers[0].reset()
 
     def _on_clock(self) -> None:
         """Act on the simulated clock.
@@ -101,11 +121,13 @@ class Clockwork:
         now_ns = self._now_ns()
         self._advance(now_ns - 1, now_ns)
 
-    def _advance(self, schedule_ns: int, now_ns: int) -> None:
+    def _advance(
+        self, schedule_ns: int, now_ns: int, tick: bool = True, slot: bool = True
+    ) -> None:
         jump = self._jump(now_ns, self._steady.now().nanoseconds)
         if jump:
             self._jumped(jump, now_ns)
-        self._advance_to(schedule_ns, now_ns)
+        self._advance_to(schedule_ns, now_ns, tick, slot)
 
     def _jump(self, now_ns: int, steady_ns: int) -> str:
         """Say if ROS time went back or, outside simulated time, left the steady clock behind."""
@@ -119,3 +141,19 @@ class Clockwork:
         if not self._sim_time and jump_ns > JUMP_NS:
             return f'the clock jumped by {jump_ns / 1e9:g} s'
         return ''
+
+
+def _due_ns(timer: Any, now_ns: int) -> int:
+    """Return when a timer's call was due: a late call must not shift the grid."""
+    return now_ns - (timer.timer_period_ns - timer.time_until_next_call())
+
+
+def lead_s(thinking_s: float, slot_s: float) -> float | None:
+    """Return how long after a tick its first slot should be [s]; None: a whole slot, so that the
+    ticks may lie on slots.
+
+    thinking_s: how long a decision took when it was tried. Now and then it takes half as long
+    again; a decision that misses its slot goes out with the next.
+    """
+    lead = max(1.5 * thinking_s + HANDOVER_S, slot_s / 4)
+    return None if lead > 0.9 * slot_s else lead

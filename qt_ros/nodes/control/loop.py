@@ -10,6 +10,9 @@ back through `Outputs`. A slot is a point of the command timer's grid, ticks lie
       think..|    |    |    |                a decision is on its way from the slot after it is
              send send send send             made to the slot at t_1, which still belongs to tick 0
 
+The slots may also lie apart from the ticks, as long after them as thinking takes: then commands go
+out sooner after what they are based on.
+
 Until there is a decision, slots repeat what was sent last. One that is made after the next tick
 began is late, counted and discarded. With one slot a period, or none (in simulated time the clock
 may wait for the command), a decision goes out at once and as a whole. A person who takes over
@@ -22,6 +25,7 @@ whatever reason, is the fallback.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 
@@ -114,21 +118,26 @@ class ControlLoop:
             self._finish('fault', error, 0)
         self._prepared = not error
 
-    def on_time(self, schedule_ns: int, now_ns: int) -> None:
-        """Act at a slot: `schedule_ns` is when it was due, `now_ns` when it is."""
+    def on_time(self, schedule_ns: int, now_ns: int, tick: bool = True, slot: bool = True) -> None:
+        """Act at a point of the grid of ticks, of that of slots, or of both where they are one.
+
+        `schedule_ns` is when it was due, `now_ns` when it is.
+        """
         if self.goal is None:
             return
         blocked = self._outputs.blocked() if self.running else ''
         if blocked:
             self.fault(blocked, now_ns)
             return
-        if not self.running and not self._begin(schedule_ns, now_ns):
+        if not self.running and not (tick and self._begin(schedule_ns, now_ns)):
             return
         self._look_who_drives(now_ns)
-        if not self._whole and self._next_step:
+        if slot and not tick and schedule_ns > self._tick_ns(self._next_step):
+            self._tick(schedule_ns, now_ns)  # its own call is late
+        if slot and self.running and not self._whole and self._next_step:
             self._slot(schedule_ns, now_ns)
         slack_ns = (self._slot_ns or 0) // 2
-        if self.running and schedule_ns + slack_ns >= self._tick_ns(self._next_step):
+        if tick and self.running and schedule_ns + slack_ns >= self._tick_ns(self._next_step):
             self._tick(schedule_ns + slack_ns, now_ns)
         if self.running and self._watchdog.expired(now_ns):
             self.fault(
@@ -281,7 +290,7 @@ class ControlLoop:
         """Command what is due in this slot of the present tick."""
         step, slot_ns = self._next_step - 1, self.motion.slot_ns
         end_ns = self._tick_ns(step + 1)
-        left = round((end_ns - schedule_ns) / slot_ns) + 1
+        left = math.floor((end_ns - schedule_ns) / slot_ns + 0.25) + 1
         if left < 1 or now_ns > end_ns + slot_ns // 2:
             return
         decided, self._pending = self._pending, None
