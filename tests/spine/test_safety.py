@@ -104,19 +104,26 @@ def check_acceleration(limit: JointLimit, before: float, after: float, dt_s: flo
 @given(
     st.floats(0.1, 50.0),
     st.floats(0.1, 5.0),
-    st.lists(st.tuples(ANY, st.floats(0.001, 0.1)), min_size=1, max_size=60),
+    st.lists(
+        st.tuples(ANY | st.floats(-1.2, 1.2), st.floats(0.001, 0.1), ANY | st.floats(-9.0, 9.0)),
+        min_size=1,
+        max_size=60,
+    ),
 )
 def test_the_robot_can_always_stop_before_the_end_of_its_range(
-    acceleration: float, velocity: float, commands: list[tuple[float, float]]
+    acceleration: float, velocity: float, commands: list[tuple[float, float, float]]
 ) -> None:
-    """It drives at the end of its range with all it has, and brakes no harder than allowed."""
+    """It drives at the end of its range with all it has, and brakes no harder than allowed.
+
+    Whatever the targets say of their own speed.
+    """
     limit = JointLimit((-1.0, 1.0), velocity, None, acceleration)
     limiter = Limiter(contract_with([limit], ['absolute']))
     limiter.reset(np.zeros(1))
     before = 0.0
-    for wanted, dt_s in commands:
+    for wanted, dt_s, moving in commands:
         last = limiter.last[0]
-        out = limiter.limit(np.array([wanted]), dt_s).targets[0]
+        out = limiter.limit(np.array([wanted]), dt_s, np.array([moving])).targets[0]
         after = (out - last) / dt_s
         assert -1.0 <= out <= 1.0
         assert abs(after) <= velocity * (1 + 1e-9) + 1e-9
