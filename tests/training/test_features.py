@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from training import checkpoint
 from training.cache import Cache
 from training.data import Replay
-from training.efficientnet import EfficientNet, FrozenNorm, _torchvision_name
+from training.efficientnet import ConvNorm, EfficientNet, _torchvision_name
 from training.errors import TrainingError
 from training.features import frame_features
 from training.learner import Learner
@@ -38,12 +38,13 @@ def made_weights(seed=0):
     torch.manual_seed(seed)
     net = EfficientNet('efficientnet_b0', 0, frozen=True)
 
-    def calibrate(norm, inputs):
-        norm.running_mean.copy_(inputs[0].mean((0, 2, 3)))
-        norm.running_var.copy_(inputs[0].var((0, 2, 3)))
+    def calibrate(layer, inputs):
+        features = layer.conv(inputs[0])
+        layer.norm.running_mean.copy_(features.mean((0, 2, 3)))
+        layer.norm.running_var.copy_(features.var((0, 2, 3)))
 
     for part in net.modules():
-        if isinstance(part, FrozenNorm):
+        if isinstance(part, ConvNorm):
             part.register_forward_pre_hook(calibrate)
     with torch.no_grad():
         net(torch.randint(0, 256, (8, 64, 64, 3), dtype=torch.uint8), torch.zeros(1))
