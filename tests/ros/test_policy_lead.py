@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from test_policy_loop import MS, START_NS, Rig, check_commands, goal
 
 from qt_ros.nodes.control.clockwork import lead_s
+from qt_ros.nodes.control.records import Tick
 
 
 @dataclass
@@ -84,6 +85,23 @@ def test_a_tick_whose_call_is_late_is_handled_at_its_slot() -> None:
     rig = LeadRig(tick_jitter_ms=(0.0, 0.0, 15.0)).run(goal(12))
     assert rig.loop.told.episode.fates == {'sent': 12, 'missed': 0}
     check_commands(rig)
+
+
+class EagerRig(LeadRig):
+    """Its policy takes on the next tick before the loop has heard of the last decision."""
+
+    def think(self, tick: Tick) -> bool:
+        self._thinking = False
+        return super().think(tick)
+
+
+@pytest.mark.parametrize('end_ms', [395.0, 401.0, 405.0, 409.0, 415.0])
+def test_every_tick_is_reported_whenever_the_episode_ends(end_ms: float) -> None:
+    """At 400 ms tick 3 begins, at 410 the decision of tick 2 comes in, at 510 that of tick 3."""
+    rig = EagerRig(delays_ms=[110.0])
+    rig.at(START_NS + round(end_ms * MS), lambda: rig.loop.cancel(rig.now_ns))
+    rig.run(goal(20), seconds=1.0)
+    assert sorted(record.tick.step for record in rig.records) == list(range(3 + (end_ms > 400)))
 
 
 @settings(max_examples=60)

@@ -93,7 +93,7 @@ class ControlLoop:
         self._prepared = self._asked = False
         self._t0_ns = 0
         self._next_step = 0
-        self._thinking: Tick | None = None  # what the policy is deciding on
+        self._thinking: list[Tick] = []  # on its way: what is decided on, what was just now
         self._pending: Decided | None = None  # what it decided and no slot has taken up yet
         self._carried: Carried | None = None  # the decision of this tick, and what went out
         self._stamp_ns = 0  # of the last command
@@ -148,7 +148,7 @@ class ControlLoop:
         """Take over a decision; the next slot takes it up, or it goes out at once."""
         if decided.tick.goal is not self.goal or not self.running:
             return
-        self._thinking = None
+        self._thinking = [tick for tick in self._thinking if tick is not decided.tick]
         if decided.error:
             self.told.report([('refused', StepRecord(decided.tick, decided))])
             self.fault(decided.error, now_ns)
@@ -253,7 +253,7 @@ class ControlLoop:
             self._why = 'stale ' + '; '.join(self.stale(now_ns))
             self._undecided('stale', tick, now_ns)
         elif thinks:
-            self._thinking = tick
+            self._thinking.append(tick)
         else:
             self._why = 'the policy is still deciding on an earlier tick'
             self._undecided('busy', tick, now_ns)
@@ -371,15 +371,14 @@ class ControlLoop:
         """Send the fallback as the last command, then tell how the episode ended."""
         if self.goal is None:
             return
-        tick, self._thinking = self._thinking, None
+        thinking, self._thinking = self._thinking, []
         decided, self._pending = self._pending, None
         if self._carried is not None and self._carried.out is None:
             decided, self._carried = self._carried.decided, None
         self.told.report(self._closed(now_ns))
         if decided is not None:
             self.told.report([('refused', StepRecord(decided.tick, decided))])
-        elif tick is not None:
-            self.told.report([('refused', StepRecord(tick, None))])
+        self.told.report([('refused', StepRecord(tick, None)) for tick in thinking])
         problem = self._fallback(now_ns)
         if problem:
             termination, message = 'fault', f'{message}; the fallback failed: {problem}'
