@@ -15,6 +15,9 @@ from typing import Any
 import policy_rig
 import pytest
 
+from qt_ros.contract import Contract
+from qt_ros.nodes.control.checks import Seen, robot_problems
+
 pytest.importorskip('rclpy', reason='ROS 2 is not installed')
 pytest.importorskip('q_transformer_ros', reason='the interfaces are not built')
 
@@ -51,6 +54,22 @@ class Sender:
         while self.goals.counts[count] < number:
             assert time.monotonic() < deadline_s, (count, self.goals.counts, self.goals.problems())
             self.want(value, PERIOD_S)
+
+
+def test_an_action_of_another_type_is_named():
+    text = policy_rig.CONTRACT.replace('field: "0"', 'field: position').replace(
+        'std_msgs/msg/Float64MultiArray', 'control_msgs/action/GripperCommand'
+    )
+    contract = Contract.parse(text)
+    types = {'/gripper/commands/_action/feedback': ['a/action/Other_FeedbackMessage']}
+    found = robot_problems(contract, Seen(types, {}, {}))
+    assert (
+        '/gripper/commands is the action a/action/Other, the contract says '
+        'control_msgs/action/GripperCommand'
+    ) in found
+    right = {'/gripper/commands/_action/feedback': [
+        'control_msgs/action/GripperCommand_FeedbackMessage']}  # fmt: skip
+    assert not any('is the action' in p for p in robot_problems(contract, Seen(right, {}, {})))
 
 
 def server(*options: str) -> policy_rig.Process:

@@ -10,6 +10,8 @@ from qt_ros.contract import Contract
 from qt_ros.decoding import DecodeError, decode_state
 from qt_ros.errors import ContractError
 
+TOLD, FEEDBACK = '/_action/feedback', '_FeedbackMessage'  # topic and type that show an action
+
 
 def contract_for(trained_text: str, given_path: str) -> Contract:
     """Return the contract to drive with: the checkpoint's, or the one given for this robot.
@@ -104,6 +106,12 @@ def robot_problems(contract: Contract, seen: Seen) -> list[str]:
         if types and types != [action.type]:
             found.append(
                 f'{action.topic} carries {", ".join(types)}, the contract says {action.type}'
+            )
+        served = [t.removesuffix(FEEDBACK) for t in seen.types.get(f'{action.action}{TOLD}', ())]
+        if action.action and served and served != [action.action_type]:
+            found.append(
+                f'{action.action} is the action {", ".join(served)}, the contract says '
+                f'{action.action_type}'
             )
     return found
 
