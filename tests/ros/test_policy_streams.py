@@ -100,6 +100,7 @@ def test_a_stream_that_fails_ends_the_episode_in_the_fallback(
         result = client.wait(answer).result
         took_s = time.monotonic() - began_s
         client.until(lambda: reason in watch.told(), what=f'{reason} on /diagnostics')
+        watch.spoil('')  # so that the joint states tell where the arm is
         watch.stands()
     assert (result.outcome, result.termination) == ('aborted', 'fault')
     assert reason in result.message
