@@ -16,6 +16,9 @@ pytestmark = pytest.mark.ros
 
 def test_actions_come_back_from_the_recording_as_they_were_sent(ros_domain: int, tmp_path: Path):
     from q_transformer_ros.msg import PolicyStep
+    from trajectory_msgs.msg import JointTrajectory
+
+    from qt_ros.nodes.ros import to_ns
 
     run = policy_rig.make_checkpoint(tmp_path / 'run')
     spoilt = ('--jitter-s', '0.06', '--drops', '0.15', '--late', '0.3')
@@ -29,6 +32,7 @@ def test_actions_come_back_from_the_recording_as_they_were_sent(ros_domain: int,
         recorder.event('ready')
         policy.event('ready')
         steps = client.keep(PolicyStep, '/policy/step')
+        commands = client.keep(JointTrajectory, '/arm/joint_trajectory')
         result, bag = client.record(instruction='do it', max_duration_s=5.0)
         client.until(lambda: len(steps) >= result.steps, what='every step')
     built, _ = policy_rig.converted(bag)
@@ -50,6 +54,19 @@ def test_actions_come_back_from_the_recording_as_they_were_sent(ros_domain: int,
         ):
             # A delta goes through the absolute target and back: that may cost the last digits.
             assert was_limited or abs(got - asked) < 1e-12, f'tick {step.step}, {name}'
+    # Commands are more frequent than decisions; the last one of a tick is what was decided.
+    by_stamp = {to_ns(c.header.stamp): c.points[0].positions for c in commands}
+    told = [[to_ns(stamp) for stamp in step.command_stamps] for step in sent]
+    assert np.median([len(stamps) for stamps in told]) >= 3
+    reached = 0
+    for step in sent:
+        t_ns, last_ns = to_ns(step.tick), to_ns(step.command_stamp)
+        in_tick = [stamp for stamp in by_stamp if t_ns < stamp <= t_ns + 100_000_000]
+        assert last_ns == max(in_tick), f'tick {step.step}'
+        if not step.limited[1]:
+            assert by_stamp[last_ns][1] == step.requested[1]
+            reached += 1
+    assert reached
     assert built.episode.source == 'policy'
     _, disorder = policy_rig.heard_by_the_recorder(bag)
     assert all(each['backwards'] for each in disorder.values()), 'nothing came out of order'
