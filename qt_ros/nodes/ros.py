@@ -118,6 +118,16 @@ def subscription_qos(node: Node, topic: str, depth: int) -> QoSProfile:
     )
 
 
+def with_info(callback: Callable[[Any, Mapping[str, Any]], None]) -> Callable[..., None]:
+    """Return a subscription's callback that is told what is known about each message.
+
+    Humble hands over the message alone: nothing is known there.
+    """
+    if hasattr(Subscription, 'CallbackType'):
+        return callback
+    return lambda message: callback(message, {})
+
+
 def declare(
     node: Node,
     name: str,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from rclpy.node import Node
@@ -18,7 +19,7 @@ from qt_ros.arrivals import Arrivals
 from qt_ros.contract import Camera, Contract
 from qt_ros.interlocks import ReceiveGate
 from qt_ros.nodes.control.checks import Seen, robot_problems
-from qt_ros.nodes.ros import Polled, message_class, subscription_qos, take
+from qt_ros.nodes.ros import Polled, message_class, subscription_qos, take, with_info
 from qt_ros.observation import ObservationSampler, stamp_of
 
 POLL_S = 0.02
@@ -109,7 +110,7 @@ class RobotListener:
             self._subscriptions[topic] = self._node.create_subscription(
                 message_class(type_name),
                 topic,
-                lambda message, info, topic=topic: self._store(topic, message, info),
+                with_info(partial(self._store, topic)),
                 subscription_qos(self._node, topic, depth=QUEUE[topic in self._cameras]),
                 callback_group=None if topic in self._cameras else self._polled,
             )
