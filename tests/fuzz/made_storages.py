@@ -152,7 +152,8 @@ def write_with_wal(path: Path, source: Recording, version: int) -> Path:
     )
     db.commit()
     log = path.with_name(f'{path.name}-wal')
-    content = {each: each.read_bytes() for each in (path, log)}
+    # Without any message nothing was written to the log, and there is none.
+    content = {each: each.read_bytes() for each in (path, log) if each.exists()}
     db.close()  # moves the log into the file; a recorder that was killed does not get that far
     for each, data in content.items():
         each.write_bytes(data)
