@@ -14,7 +14,8 @@ def presets() -> dict[str, str]:
     found = {}
     for folder in reversed(share_folders()):
         for path in (folder / 'config' / 'training').glob('*.yaml'):
-            found[path.stem] = path
+            if path.is_file():  # an installed link may have outlived its preset
+                found[path.stem] = path
     by_size = sorted(found.values(), key=lambda path: (_ORDER.get(path.stem, 9), path.stem))
     return {path.stem: _purpose(path) for path in by_size}
 
