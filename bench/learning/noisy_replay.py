@@ -31,8 +31,8 @@ class Plan:
     episodes: int  # in the end
     demonstrations: int  # of them
     share: float = 0.08  # of successes among all; replays that succeed count
-    noise: float = 0.1  # standard deviation on each action, in steps of `STEP_LIMITS`
-    correlation: float = 0.9  # of the noise from one tick to the next; 0: a new draw each time
+    noise: float = 0.5  # standard deviation on each action, in steps of `STEP_LIMITS`
+    correlation: float = 0.5  # of the noise from one tick to the next; 0: a new draw each time
 
     @property
     def successes(self) -> int:
