@@ -3,6 +3,9 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-jazzy lint clean bench bench-convert bench-memory bench-cache bench-crash bench-fuzz bench-control bench-soak bench-inference bench-train-step bench-learning bench-outside
 
+# As many tests at a time as there are cores; those in real time come last, alone.
+PARALLEL := -n auto --dist loadgroup --no-loadscope-reorder
+
 help:   ## list the targets
 	@grep -hE '^[a-z-]+: .*##|^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
@@ -13,7 +16,7 @@ demo: setup  ## record, convert, train, drive, collect, retrain, drive again: ab
 	@. ./env.sh && qt-ros demo
 
 test: setup lint  ## lint, type check and all tests
-	@. ./env.sh && python -m pytest
+	@. ./env.sh && python -m pytest $(PARALLEL)
 
 test-jazzy:  ## set up ROS 2 Jazzy beside Kilted and test what runs over ROS with it
 	@unset AMENT_PREFIX_PATH LD_LIBRARY_PATH PYTHONPATH && export QT_ROS=jazzy && scripts/setup.sh \

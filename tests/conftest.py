@@ -24,13 +24,16 @@ settings.load_profile('shared')
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give tests over real processes a second try, which the summary shows.
+    """Let tests over real processes come last, one after the other, each with a second try.
 
-    They keep real time; a machine that is busy elsewhere can starve a 10 Hz loop.
+    They keep real time: a machine that is busy elsewhere can starve a 10 Hz loop. All others may
+    share the cores with each other. The summary shows a second try.
     """
     for item in items:
         if item.get_closest_marker('ros') is not None:
             item.add_marker(pytest.mark.flaky(reruns=1))
+            item.add_marker(pytest.mark.xdist_group('ros'))
+    items.sort(key=lambda item: item.get_closest_marker('ros') is not None)
 
 
 @pytest.fixture(scope='session')
