@@ -11,7 +11,7 @@ from qt_ros.contract import Contract
 from qt_ros.episode import Episode
 
 Tell = Callable[[float], None]  # called with the share that is done, 0 to 1
-PERIOD_S = 0.25  # between two calls, at least
+PERIOD_S = 0.1  # between two calls, at least
 
 
 class Meter:

@@ -45,7 +45,7 @@ def test_shares_never_fall_also_where_all_is_there(
 
 
 def test_workers_tell_too(tmp_path: Path) -> None:
-    paths = [steady(120.0).write(tmp_path / name) for name in ('a', 'b')]
+    paths = [steady(500.0).write(tmp_path / name) for name in ('a', 'b')]
     seen: list[dict[str, Any]] = []
     convert(paths, contract(), tmp_path / 'out', workers=2, progress=seen.append)
     assert any(0 < each['under_way'] <= 2 and each['done'] == 0 for each in seen)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from policy_rig import CONTRACT
 
@@ -500,6 +500,7 @@ texts = st.sampled_from(
 
 
 @settings(max_examples=60, deadline=None)
+@example([1.0], [0.0, 20.0], [[0.0, 0.0, 0.0]], 20, 200.0, [], CONTRACT)  # two slots at once
 @given(
     delays, jitters, actions, st.sampled_from([20, 50, 100, None]), st.floats(200, 3000), pushes,
     texts,

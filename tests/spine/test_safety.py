@@ -61,7 +61,9 @@ def test_the_limiter_lets_nothing_through_that_it_should_not(data: st.DataObject
             if mode != 'velocity' and np.isfinite(last[i]) and counted_s > 1e-6:
                 # After more than two periods the robot has come to rest.
                 before = speed[i] if dt_s <= 0.2 else 0.0
-                check_acceleration(limit, before, moved[i], counted_s)
+                # A number cannot move by less than its own last digit.
+                digit = np.spacing(max(abs(last[i]), abs(out)))
+                check_acceleration(limit, before, moved[i], counted_s, digit)
         speed = np.where(np.isfinite(last), np.nan_to_num(moved), 0.0)
         speed = np.zeros(len(modes)) if np.isnan(dt_s) else speed
 
@@ -89,11 +91,13 @@ def check_one(
     assert ('nonfinite' in reason) == (not np.isfinite(wanted))
 
 
-def check_acceleration(limit: JointLimit, before: float, after: float, dt_s: float) -> None:
+def check_acceleration(
+    limit: JointLimit, before: float, after: float, dt_s: float, digit: float = 0.0
+) -> None:
     """Braking may be harder than the limit only for a step that takes longer than the last."""
     if limit.acceleration is None:
         return
-    slack = 1e-9 * (1e3 + abs(before) + abs(after)) / dt_s
+    slack = (1e-9 * (1e3 + abs(before) + abs(after)) + 2 * digit) / dt_s
     most = limit.acceleration * dt_s
     if limit.step is not None and abs(before) - most > limit.step / dt_s:
         assert abs(after) * dt_s <= limit.step + slack

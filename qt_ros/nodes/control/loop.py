@@ -300,7 +300,8 @@ class ControlLoop:
         limited = self.motion.command(left, now_ns)
         limit_s = time.perf_counter() - start_s
         if limited is not None:
-            self._send(limited, self._tick_ns(step), end_ns, now_ns, limit_s)
+            # Slots that are late may come together; each of them keeps a stamp of its own.
+            self._send(limited, self._tick_ns(step), end_ns - (left - 1), now_ns, limit_s)
 
     def _command_at_once(self, decided: Decided, now_ns: int) -> None:
         """Limit and send a decision as a whole, or discard it if its time has passed."""
@@ -331,11 +332,11 @@ class ControlLoop:
         return self._carried
 
     def _send(
-        self, limited: Limited, t_ns: int, end_ns: int, now_ns: int, limit_s: float = 0.0
+        self, limited: Limited, t_ns: int, last_ns: int, now_ns: int, limit_s: float = 0.0
     ) -> None:
-        """Send the commands of a slot; they count for the tick from `t_ns` to `end_ns`."""
+        """Send the commands of a slot, stamped after `t_ns` and at `last_ns` at the latest."""
         # A command of tick k lies in (t_k, t_k+1]: the last slot is stamped with its own time.
-        stamp_ns = min(max(now_ns, t_ns + 1, self._stamp_ns + 1), end_ns)
+        stamp_ns = min(max(now_ns, t_ns + 1, self._stamp_ns + 1), last_ns)
         start_s = time.perf_counter()
         try:
             self.motion.sent = self._outputs.send(limited.targets, stamp_ns)
