@@ -33,6 +33,7 @@ from qt_ros.contract import Contract, JointLimit
 
 Vector = NDArray[np.float64]
 FAR = 1e100  # beyond it squares overflow; no robot goes there
+SHORTEST_S = 1e-9  # the clocks' last digit; what is shorter is no time at all
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +85,7 @@ class Limiter:
     def limit(self, targets: Vector, dt_s: float, speed: Vector | None = None) -> Limited:
         """Return `targets` (A,) within limits, `dt_s` [s] after the previous call.
 
-        A `dt_s` that is not positive allows no movement where speed is limited. One of more than a
+        A `dt_s` below a nanosecond allows no movement where speed is limited. One of more than a
         period counts as a period, and after more than two of them the robot has come to rest.
         speed: (A,) per second, with which the targets themselves move; a limited acceleration
         follows them at that speed, and brakes for a target that stands.
@@ -93,7 +94,7 @@ class Limiter:
         known = ~np.isnan(self._last)
         if not dt_s <= 2 * self._period_s:  # NaN too
             self._speed = np.zeros(len(wanted))
-        dt_s = min(dt_s, self._period_s) if dt_s > 0 else 0.0
+        dt_s = min(dt_s, self._period_s) if dt_s >= SHORTEST_S else 0.0
         with np.errstate(all='ignore'):  # infinite limits, and numbers that overflow
             finite = np.where(np.isfinite(wanted), wanted, self._last)
             position = np.clip(finite, self._low, self._high)
@@ -113,8 +114,10 @@ class Limiter:
             'velocity': np.where(self._is_velocity, _differs(slow, step), _differs(rate, slow)),
             'acceleration': np.where(self._is_velocity, _differs(rate, slow), _differs(out, rate)),
         }
+        changed = out != wanted  # limits that undid each other limited nothing
         joined = tuple(
-            '+'.join(name for name, hit in hits.items() if hit[i]) for i in range(len(wanted))
+            '+'.join(name for name, hit in hits.items() if hit[i] and changed[i])
+            for i in range(len(wanted))
         )
         return Limited(out.copy(), joined)
 

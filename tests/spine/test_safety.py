@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qt_ros.contract import ActionDim, ActionTopic, Contract, Episodes, JointLimit, Safety
-from qt_ros.safety import Limiter, Watchdog, fallback_targets
+from qt_ros.safety import SHORTEST_S, Limiter, Watchdog, fallback_targets
 
 ANY = st.floats(allow_nan=True, allow_infinity=True, width=64)
 SMALL = st.floats(0.001, 100.0)
@@ -47,7 +47,7 @@ def test_the_limiter_lets_nothing_through_that_it_should_not(data: st.DataObject
         wanted = np.array(data.draw(vector))
         limited = limiter.limit(wanted, dt_s)
         np.testing.assert_array_equal(limiter.last, limited.targets)
-        counted_s = min(dt_s, 0.1) if dt_s > 0 else 0.0
+        counted_s = min(dt_s, 0.1) if dt_s >= SHORTEST_S else 0.0
         with np.errstate(all='ignore'):
             moved = (limited.targets - last) / counted_s if counted_s else speed
         for i, (mode, limit) in enumerate(zip(modes, limits, strict=True)):
