@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.flaky(reruns=1))
             item.add_marker(pytest.mark.xdist_group('ros'))
     items.sort(key=lambda item: item.get_closest_marker('ros') is not None)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Run a test over real processes while no other test runs, whoever runs them."""
+    cache = item.config.cache
+    if cache is None or 'PYTEST_XDIST_WORKER' not in os.environ:
+        return (yield)
+    alone = item.get_closest_marker('ros') is not None
+    with open(cache.mkdir('alone') / 'lock', 'a') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        return (yield)
 
 
 @pytest.fixture(scope='session')
