@@ -6,18 +6,17 @@ Nothing is kept in this process: whatever ends it, the same command goes on wher
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
 from bench.learning.places import Cell, read_json
 from training.metrics import read_metrics
+from training.stopping import stop_signals
 
 DONE, FAILED, STOPPED, BUSY = 0, 1, 3, 4  # exit statuses of a cell's process
 TELL_EVERY_S = 60.0
@@ -53,7 +52,7 @@ class Runner:
             f'{len(self._cells) - len(waiting)} of {len(self._cells)} cells were done before'
         )
         told = time.monotonic()
-        with _signals() as received:
+        with stop_signals() as received:
             while waiting or self._running:
                 if received or time.monotonic() >= end:
                     self._stop()
@@ -154,16 +153,3 @@ def _in_short(result: dict) -> str:
         f'{row["task"]} {row["successes"]}/{row["episodes"]}' if 'successes' in row else str(row)
         for row in result['rows']
     )
-
-
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM in a list instead of dying."""
-    received: list[int] = []
-    watched = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(s, lambda number, _: received.append(number)) for s in watched]
-    try:
-        yield received
-    finally:
-        for number, handler in zip(watched, before, strict=True):
-            signal.signal(number, handler)

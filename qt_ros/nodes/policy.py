@@ -27,8 +27,8 @@ from rclpy.qos import QoSProfile
 
 from qt_ros.contract import Camera, Contract
 from qt_ros.errors import QtRosError
-from qt_ros.nodes.control.checks import contract_for
-from qt_ros.nodes.control.clockwork import Clockwork, lead_s
+from qt_ros.nodes.control.checks import check_command_rate, contract_for
+from qt_ros.nodes.control.clockwork import Clockwork, ticks_apart
 from qt_ros.nodes.control.guards import Guards, TeleopListener
 from qt_ros.nodes.control.health import health
 from qt_ros.nodes.control.inference import Inference
@@ -168,12 +168,7 @@ class PolicyNode(LifecycleNode):
         policy = self.load_policy()
         contract = contract_for(policy.contract_text, self.value('contract'))
         command_rate_hz = self.value('command_rate_hz')
-        ratio = command_rate_hz / contract.rate_hz
-        if round(ratio) < 1 or abs(ratio - round(ratio)) > 1e-6:
-            raise QtRosError(
-                f'command_rate_hz is {command_rate_hz:g}; it must be a multiple of the rate_hz of '
-                f'the contract, {contract.rate_hz:g}'
-            )
+        check_command_rate(contract, command_rate_hz)
         self._listener = RobotListener(self, contract, self._offer)
         timeout_s = self.value('start_timeout_s')
         problems = self._listener.wait(timeout_s, lambda: self.stopping)
@@ -198,9 +193,7 @@ class PolicyNode(LifecycleNode):
         if self.value('teleop_prefix'):
             prefix = self.value('teleop_prefix')
             self._teleop = TeleopListener(self, contract, prefix, self._teleoperated)
-        # Where a decision is spread over slots, its first one comes as soon as thinking is done.
-        lead = lead_s(self._inference.thinking_s, 1 / command_rate_hz) if ratio > 1.5 else None
-        ticks = None if lead is None else (contract.rate_hz, lead)
+        ticks = ticks_apart(contract.rate_hz, command_rate_hz, self._inference.thinking_s)
         self._clockwork = Clockwork(
             self, self._steady, command_rate_hz, self._advance, self._clock_jumped, ticks
         )
@@ -294,9 +287,10 @@ class PolicyNode(LifecycleNode):
         """Tell everybody how the episode ended."""
         end = self._rhythm.told_with(end)
         words = f'episode {end.goal.episode_id}: {end.termination}: {end.message}'
+        # Not one call: rclpy allows each place one severity only.
         if end.termination == 'fault':
             self.get_logger().error(words)
-        else:  # not one call: rclpy allows each place one severity only
+        else:
             self.get_logger().info(words)
         announce(
             'episode',
@@ -381,18 +375,13 @@ class PolicyNode(LifecycleNode):
         """Publish the state of the loop: every second, and at once when it matters."""
         self._second_is_over = False
         now_ns = self._now_ns()
+        unanswered = self._commands.problems() if self._commands else []
+        blocked = self._people.problem()
         level, text, values = health(
-            self.contract,
-            self.loop,
-            self.active,
-            self._rates,
-            now_ns,
-            self._commands.problems() if self._commands else [],
-            self._people.problem(),
+            self.contract, self.loop, self.active, self._rates, now_ns, unanswered, blocked
         )
         if self._commands is not None:
-            values |= self._commands.values()
-            values |= self._rhythm.values()
+            values |= self._commands.values() | self._rhythm.values()
         values = {'policy_id': self.value('policy_id'), **self._people.values(), **values}
         name = f'{self.get_fully_qualified_name().lstrip("/")}: control loop'
         self._diagnostics.publish(diagnostics(level, name, text, values, now_ns))

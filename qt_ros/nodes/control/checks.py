@@ -8,7 +8,7 @@ from typing import Any
 
 from qt_ros.contract import Contract
 from qt_ros.decoding import DecodeError, decode_state
-from qt_ros.errors import ContractError
+from qt_ros.errors import ContractError, QtRosError
 
 TOLD, FEEDBACK = '/_action/feedback', '_FeedbackMessage'  # topic and type that show an action
 
@@ -69,6 +69,16 @@ def drivable(contract: Contract) -> list[str]:
         for action in contract.action
         if action.topic is None
     ]
+
+
+def check_command_rate(contract: Contract, command_rate_hz: float) -> None:
+    """Raise QtRosError unless a whole number of commands fits a period of the contract."""
+    ratio = command_rate_hz / contract.rate_hz
+    if round(ratio) < 1 or abs(ratio - round(ratio)) > 1e-6:
+        raise QtRosError(
+            f'command_rate_hz is {command_rate_hz:g}; it must be a multiple of the rate_hz of '
+            f'the contract, {contract.rate_hz:g}'
+        )
 
 
 @dataclass(frozen=True)

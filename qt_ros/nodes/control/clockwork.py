@@ -148,6 +148,20 @@ def _due_ns(timer: Any, now_ns: int) -> int:
     return now_ns - (timer.timer_period_ns - timer.time_until_next_call())
 
 
+def ticks_apart(
+    rate_hz: float, command_rate_hz: float, thinking_s: float
+) -> tuple[float, float] | None:
+    """Return the rate of the ticks [Hz] and how long after one a slot is [s], see `Clockwork`.
+
+    Where a decision is spread over slots, its first one comes as soon as thinking is done. None:
+    ticks lie on slots.
+    """
+    if command_rate_hz < 1.5 * rate_hz:
+        return None
+    lead = lead_s(thinking_s, 1 / command_rate_hz)
+    return None if lead is None else (rate_hz, lead)
+
+
 def lead_s(thinking_s: float, slot_s: float) -> float | None:
     """Return how long after a tick its first slot should be [s]; None: a whole slot, so that the
     ticks may lie on slots.

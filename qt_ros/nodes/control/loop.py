@@ -47,9 +47,10 @@ from qt_ros.nodes.control.records import (
     StepRecord,
     Tick,
 )
+from qt_ros.nodes.control.sending import Sender, in_words
 from qt_ros.nodes.control.telling import Reports, Telling
 from qt_ros.observation import ObservationSampler
-from qt_ros.safety import Limited, Watchdog, fallback_targets
+from qt_ros.safety import Limited, Watchdog
 
 Targets = NDArray[np.float64]
 ON_TERMINATE = 'the policy chose to terminate'
@@ -78,6 +79,7 @@ class ControlLoop:
         self.fresh = Freshness(contract, sampler, gate, listen)
         self.motion = Motion(contract, slot_ns, takeover_s)
         self._outputs = outputs
+        self._sender = Sender(contract, outputs, self.motion)
         self._slot_ns = slot_ns
         self._watchdog = Watchdog(contract.safety.watchdog_s, contract.safety.fallback)
         self._size = len(contract.action_dims)
@@ -90,13 +92,13 @@ class ControlLoop:
         self.running = False
         self.told.begin()
         self.motion.clear()
+        self._sender.begin()
         self._prepared = self._asked = False
         self._t0_ns = 0
         self._next_step = 0
         self._thinking: list[Tick] = []  # on its way: what is decided on, what was just now
         self._pending: Decided | None = None  # what it decided and no slot has taken up yet
         self._carried: Carried | None = None  # the decision of this tick, and what went out
-        self._stamp_ns = 0  # of the last command
         self._terminate = False
         self._why = ''  # why the newest tick without a command had none
 
@@ -226,9 +228,7 @@ class ControlLoop:
         step = self._next_step
         while self._tick_ns(step + 1) <= due_ns:
             step += 1
-        missed = min(step, self.goal.max_steps) - self._next_step
-        for stats in self.told.both:
-            stats.fates['missed'] += missed
+        self.told.missed(min(step, self.goal.max_steps) - self._next_step)
         self._next_step = step + 1
         t_ns = self._tick_ns(step)
         samples = self.fresh.sample(t_ns, now_ns)
@@ -242,7 +242,6 @@ class ControlLoop:
             else:
                 self.fault('; '.join(self.stale(t_ns)), now_ns)
             return
-        assert samples is not None
         tick = Tick(self.goal, step, t_ns, samples)
         old = {f'stale {name}' for name, sample in samples.items() if not sample.valid}
         # Thinking begins first: telling of the tick before takes its time.
@@ -335,16 +334,13 @@ class ControlLoop:
         self, limited: Limited, t_ns: int, last_ns: int, now_ns: int, limit_s: float = 0.0
     ) -> None:
         """Send the commands of a slot, stamped after `t_ns` and at `last_ns` at the latest."""
-        # A command of tick k lies in (t_k, t_k+1]: the last slot is stamped with its own time.
-        stamp_ns = min(max(now_ns, t_ns + 1, self._stamp_ns + 1), last_ns)
         start_s = time.perf_counter()
         try:
-            self.motion.sent = self._outputs.send(limited.targets, stamp_ns)
+            stamp_ns = self._sender.send(limited, t_ns, last_ns, now_ns)
         except Exception as error:  # noqa: BLE001 - whatever it is, the robot must be left safe
-            self.fault(f'the command could not be sent: {_words(error)}', now_ns)
+            self.fault(f'the command could not be sent: {in_words(error)}', now_ns)
             return
         publish_s = time.perf_counter() - start_s
-        self._stamp_ns = stamp_ns
         self.told.published(now_ns, limit_s + publish_s)
         if self._carried is not None:
             self._carried.add(limited, stamp_ns, now_ns, limit_s, publish_s)
@@ -380,12 +376,10 @@ class ControlLoop:
         if decided is not None:
             self.told.report([('refused', StepRecord(decided.tick, decided))])
         self.told.report([('refused', StepRecord(tick, None)) for tick in thinking])
-        problem = self._fallback(now_ns)
+        problem = self._sender.fallback(now_ns)
         if problem:
             termination, message = 'fault', f'{message}; the fallback failed: {problem}'
-        if termination == 'fault':
-            for stats in self.told.both:
-                stats.faults += 1
+        self.told.finished(termination == 'fault', problem is not None)
         if self.motion.takeover.active:
             self._outputs.took_over(self.goal, False, now_ns)
         goal, self.goal, self.running = self.goal, None, False
@@ -402,22 +396,3 @@ class ControlLoop:
             timing=counted.summary(),
         )
         self._outputs.ended(self.last_end)
-
-    def _fallback(self, now_ns: int) -> str:
-        """Send the declared fallback if this episode moved the robot; return what went wrong."""
-        if self.motion.sent is None:
-            return ''
-        targets = fallback_targets(self._contract, self.motion.sent)
-        if targets is None:
-            return ''
-        for stats in self.told.both:
-            stats.fallbacks += 1
-        try:
-            self._outputs.send(targets, max(now_ns, self._stamp_ns + 1))
-        except Exception as error:  # noqa: BLE001 - told in the episode's message
-            return _words(error)
-        return ''
-
-
-def _words(error: Exception) -> str:
-    return f'{type(error).__name__}: {error}'

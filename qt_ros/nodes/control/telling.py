@@ -29,14 +29,24 @@ class Telling:
         self._stamps: list[int] = []  # when commands were published since the last report
 
     @property
-    def both(self) -> tuple[LoopStats, LoopStats]:
-        """The counters of the episode and of all."""
+    def _both(self) -> tuple[LoopStats, LoopStats]:
         return self.episode, self.total
+
+    def missed(self, ticks: int) -> None:
+        """Count ticks that were not reached in time."""
+        for stats in self._both:
+            stats.fates['missed'] += ticks
+
+    def finished(self, fault: bool, fell_back: bool) -> None:
+        """Count an episode's end by a fault, and with the fallback."""
+        for stats in self._both:
+            stats.faults += fault
+            stats.fallbacks += fell_back
 
     def published(self, now_ns: int, took_s: float) -> None:
         """Note commands that were published from `now_ns` on and took so long."""
         if self._published_ns:
-            for stats in self.both:
+            for stats in self._both:
                 stats.period_s.add((now_ns - self._published_ns) / 1e9)
         self._published_ns = now_ns
         self._stamps.append(now_ns + round(took_s * 1e9))
@@ -50,7 +60,7 @@ class Telling:
                 self._told_ns = record.command_ns
             stamps, self._stamps = tuple(self._stamps), []
             told = replace(record, fate=fate, stamps_ns=stamps, period_ns=period_ns)
-            for stats in self.both:
+            for stats in self._both:
                 stats.record(fate, told)
             self._outputs.report(told)
 
