@@ -40,6 +40,8 @@ from qt_ros.cadence import cadence_report, row_of
 from qt_ros.cli.console import plain
 from qt_ros.contract import Contract
 from qt_ros.processes import free_domain
+from qt_ros.resources import resource
+from training.config import load_config
 
 HERE = Path(__file__).resolve().parent
 SETTLE_S = 3.0  # of the episode, before anything is measured
@@ -155,7 +157,8 @@ class Asker:
 
 def record(options: argparse.Namespace, folder: Path) -> tuple[tuple[Cpu, Cpu], int, Path]:
     """Run the five processes; return CPU before and after, the start [ns], and what was heard."""
-    run = make_run(folder / 'run', contract_of(options), options.preset)
+    config = load_config(resource(f'config/training/{options.preset}.yaml'), [])
+    run = make_run(folder / 'run', contract_of(options).to_yaml(), config)
     heard = folder / 'heard.npz'
     given = {
         'checkpoint': str(run),

@@ -39,6 +39,7 @@ from qt_ros.loop.driving import contract_of
 from qt_ros.loop.recording import image_size
 from qt_ros.processes import NodeGroup
 from qt_ros.resources import resource
+from training.config import load_config
 
 EVERY_S = 5.0  # between looks at the processes
 WARM_UP = 0.2  # share of the run whose memory is not part of the slope
@@ -112,7 +113,8 @@ def soak(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Run the processes and the episodes; return all figures."""
     if options.run is None:
         contract = Contract.load(resource('config/robots/block_arm.yaml'))
-        run = make_run(folder / 'run', contract, 'tiny')
+        config = load_config(resource('config/training/tiny.yaml'), [])
+        run = make_run(folder / 'run', contract.to_yaml(), config)
     else:
         run, contract = options.run.resolve(), contract_of(options.run)
     with NodeGroup(options.out / 'logs') as group:

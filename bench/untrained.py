@@ -7,19 +7,24 @@ from pathlib import Path
 import torch
 
 from qt_ros.contract import Contract
-from qt_ros.resources import resource
 from training import checkpoint
-from training.config import load_config
+from training.config import TrainConfig
 from training.model import QTransformer
 from training.signature import Signature
 from training.tokens import ActionSpace
 
 
-def make_run(folder: Path, contract: Contract, preset: str = 'small', seed: int = 0) -> Path:
-    """Write a run with one checkpoint for a contract and return its folder."""
+def make_run(
+    folder: Path, contract_text: str, config: TrainConfig, seed: int = 0, gain: float = 2.0
+) -> Path:
+    """Write a run with one checkpoint for a contract and return its folder.
+
+    gain: on all fresh weights. They hardly tell observations apart; more makes them restless.
+    """
     torch.manual_seed(seed)
+    contract = Contract.parse(contract_text)
     signature = Signature(
-        contract=contract.to_yaml(),
+        contract=contract_text,
         contract_hash=contract.hash,
         cameras={camera.name: camera.size for camera in contract.cameras},
         state_names=contract.state_names,
@@ -27,11 +32,10 @@ def make_run(folder: Path, contract: Contract, preset: str = 'small', seed: int 
             [{'name': d.name, 'low': d.low, 'high': d.high, 'bins': d.bins} for d in contract.dims]
         ),
     )
-    config = load_config(resource(f'config/training/{preset}.yaml'), [])
     model = QTransformer(config.model, signature)
-    with torch.no_grad():  # fresh weights hardly tell observations apart; make it restless
+    with torch.no_grad():
         for parameter in model.parameters():
-            parameter.mul_(2.0)
+            parameter.mul_(gain)
     optimizer = torch.optim.AdamW(model.parameters())
     state = {'config': config.to_json(), 'signature': signature.to_json(), 'instructions': {}}
     folder.mkdir(parents=True, exist_ok=True)

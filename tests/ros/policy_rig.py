@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -59,35 +59,11 @@ def make_checkpoint(folder: Path, text: str = CONTRACT, seed: int = 0) -> Path:
     """Write the checkpoint of an untrained network for a contract; return its run folder."""
     import torch
 
-    from qt_ros.contract import Contract
-    from training import checkpoint
+    from bench.untrained import make_run
     from training.config import load_config
-    from training.model import QTransformer
-    from training.signature import Signature
-    from training.tokens import ActionSpace
 
     torch.set_num_threads(1)
-    torch.manual_seed(seed)
-    contract = Contract.parse(text)
-    signature = Signature(
-        contract=text,
-        contract_hash=contract.hash,
-        cameras={camera.name: camera.size for camera in contract.cameras},
-        state_names=contract.state_names,
-        action=ActionSpace.from_json(
-            [{'name': d.name, 'low': d.low, 'high': d.high, 'bins': d.bins} for d in contract.dims]
-        ),
-    )
-    config = load_config(None, MODEL)
-    model = QTransformer(config.model, signature)
-    with torch.no_grad():  # an untrained network hardly tells observations apart; make it restless
-        for parameter in model.parameters():
-            parameter.mul_(3.0)
-    optimizer = torch.optim.AdamW(model.parameters())
-    state = {'config': config.to_json(), 'signature': signature.to_json(), 'instructions': {}}
-    folder.mkdir(parents=True, exist_ok=True)
-    checkpoint.save(folder, 1, model, model, optimizer, state)
-    return folder
+    return make_run(folder, text, load_config(None, MODEL), seed, gain=3.0)
 
 
 class Process:
@@ -335,6 +311,17 @@ class Client:
         self._executor.shutdown()
         self.node.destroy_node()
         rclpy.shutdown(context=self._context)
+
+
+@contextmanager
+def running(*processes: Process, ready_s: float = 30.0) -> Iterator[tuple[Any, ...]]:
+    """Wait until every process is ready; yield a client and then they. All are ended after it."""
+    with ExitStack() as stack:
+        for process in processes:
+            stack.enter_context(process)
+        for process in processes:
+            process.event('ready', ready_s)
+        yield stack.enter_context(Client()), *processes
 
 
 def converted(bag: str, text: str = CONTRACT) -> Any:

@@ -23,14 +23,9 @@ def test_attempts_are_recorded_with_their_outcome(ros_domain: int, run: Path, tm
     """One runs out of time, one is judged a success, one is interrupted by Ctrl-C."""
     from std_msgs.msg import Bool
 
-    with (
-        policy_rig.robot() as robot,
-        policy_rig.recorder(tmp_path) as recorder,
-        policy_rig.policy(run) as policy,
-        policy_rig.Client() as client,
-    ):
-        for process in (robot, recorder, policy):
-            process.event('ready')
+    with policy_rig.running(
+        policy_rig.robot(), policy_rig.recorder(tmp_path), policy_rig.policy(run)
+    ) as (client, _, recorder, *_):
         judge = client.node.create_publisher(Bool, '/judge', 10)
         with policy_rig.collector(
             episodes=5,

@@ -40,14 +40,13 @@ def test_recorded_observations_equal_live_ones_bit_for_bit(
     run = policy_rig.make_checkpoint(tmp_path / 'run')
     apart = ('--apart',) if way == 'apart' else ()
     with (
-        policy_rig.robot(*SPOILT, *apart) as robot,
-        policy_rig.recorder(tmp_path) as recorder,
-        policy_rig.Client() as client,
+        policy_rig.running(policy_rig.robot(*SPOILT, *apart), policy_rig.recorder(tmp_path)) as (
+            client,
+            *_,
+        ),
+        policy_rig.in_process(Watched, run, NEAR if apart else None),
     ):
-        robot.event('ready')
-        recorder.event('ready')
-        with policy_rig.in_process(Watched, run, NEAR if apart else None):
-            result, bag = client.record(instruction='do it', max_duration_s=5.0)
+        result, bag = client.record(instruction='do it', max_duration_s=5.0)
     assert result.termination == 'time_limit', result.message
     built, images = policy_rig.converted(bag)
     rows = {number: row for row, number in enumerate(built.ticks.numbers.tolist())}

@@ -22,14 +22,11 @@ def test_the_cadence_of_a_run_is_told_everywhere(
     from diagnostic_msgs.msg import DiagnosticArray
 
     run = policy_rig.make_checkpoint(tmp_path / 'run')
-    with (
-        policy_rig.robot() as robot,
-        policy_rig.recorder(tmp_path) as recorder,
-        policy_rig.policy(run, command_rate_hz=30.0) as policy,
-        policy_rig.Client() as client,
-    ):
-        for process in (robot, recorder, policy):
-            process.event('ready')
+    with policy_rig.running(
+        policy_rig.robot(),
+        policy_rig.recorder(tmp_path),
+        policy_rig.policy(run, command_rate_hz=30.0),
+    ) as (client, _, _, policy):
         told = client.keep(DiagnosticArray, '/diagnostics')
         result, bag = client.record(instruction='do it', max_duration_s=4.0)
         ended = policy.event('episode')

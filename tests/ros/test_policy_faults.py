@@ -99,22 +99,23 @@ def test_a_camera_that_freezes_ends_the_episode_in_the_fallback(ros_domain, run)
 
     from qt_ros.nodes.policy import PolicyNode
 
-    with policy_rig.robot() as robot, policy_rig.Client() as client:
-        robot.event('ready')
-        with policy_rig.in_process(PolicyNode, run):
-            commands = client.keep(JointTrajectory, '/arm/joint_trajectory')
-            steps = client.keep(PolicyStep, '/policy/step')
-            do = client.node.create_publisher(String, '/fake/do', 10)
-            client.connect(do)
-            handle = client.send_goal(instruction='do it', max_duration_s=30.0)
-            client.until(lambda: len(commands) > 5, what='motion')
-            do.publish(String(data='freeze'))
-            result = client.result(handle)
-            client.spin(0.3)
-            frozen = len(commands)
-            # A new goal finds the camera stale, and says so instead of driving.
-            again = client.result(client.send_goal(instruction='do it', max_duration_s=1.0))
-            client.spin(0.2)
+    with (
+        policy_rig.running(policy_rig.robot()) as (client, *_),
+        policy_rig.in_process(PolicyNode, run),
+    ):
+        commands = client.keep(JointTrajectory, '/arm/joint_trajectory')
+        steps = client.keep(PolicyStep, '/policy/step')
+        do = client.node.create_publisher(String, '/fake/do', 10)
+        client.connect(do)
+        handle = client.send_goal(instruction='do it', max_duration_s=30.0)
+        client.until(lambda: len(commands) > 5, what='motion')
+        do.publish(String(data='freeze'))
+        result = client.result(handle)
+        client.spin(0.3)
+        frozen = len(commands)
+        # A new goal finds the camera stale, and says so instead of driving.
+        again = client.result(client.send_goal(instruction='do it', max_duration_s=1.0))
+        client.spin(0.2)
     assert (result.outcome, result.termination) == ('aborted', 'fault')
     assert 'stale eye: newest sample of /eye/compressed is' in result.message
     assert last_is_hold(commands)
@@ -149,54 +150,55 @@ def test_faults_of_the_policy_end_the_episode_and_not_the_node(ros_domain, run):
             policy.decide = faulty
             return policy
 
-    with policy_rig.robot() as robot, policy_rig.Client() as client:
-        robot.event('ready')
-        with policy_rig.in_process(Faulty, run) as node:
-            commands = client.keep(JointTrajectory, '/arm/joint_trajectory')
+    with (
+        policy_rig.running(policy_rig.robot()) as (client, *_),
+        policy_rig.in_process(Faulty, run) as node,
+    ):
+        commands = client.keep(JointTrajectory, '/arm/joint_trajectory')
 
-            def moving(duration_s: float = 30.0):
-                commands.clear()
-                handle = client.send_goal(instruction='do it', max_duration_s=duration_s)
-                assert handle.accepted
-                client.until(lambda: len(commands) > 3, what='motion')
-                return handle
+        def moving(duration_s: float = 30.0):
+            commands.clear()
+            handle = client.send_goal(instruction='do it', max_duration_s=duration_s)
+            assert handle.accepted
+            client.until(lambda: len(commands) > 3, what='motion')
+            return handle
 
-            handle = moving()
-            fail.set()
-            result = client.result(handle)
-            assert (result.outcome, result.termination) == ('aborted', 'fault')
-            assert 'RuntimeError: the network is gone' in result.message
-            client.spin(0.1)
-            assert last_is_hold(commands)
-            fail.clear()
+        handle = moving()
+        fail.set()
+        result = client.result(handle)
+        assert (result.outcome, result.termination) == ('aborted', 'fault')
+        assert 'RuntimeError: the network is gone' in result.message
+        client.spin(0.1)
+        assert last_is_hold(commands)
+        fail.clear()
 
-            handle = moving()
-            hang.set()
-            result = client.result(handle)
-            assert 'still deciding' in result.message
-            client.spin(0.1)
-            assert last_is_hold(commands)
-            hang.clear()
-            release.set()
+        handle = moving()
+        hang.set()
+        result = client.result(handle)
+        assert 'still deciding' in result.message
+        client.spin(0.1)
+        assert last_is_hold(commands)
+        hang.clear()
+        release.set()
 
-            handle = moving()
-            assert not client.send_goal(instruction='other', max_duration_s=1.0).accepted
-            answer = client.wait(handle.cancel_goal_async())
-            assert len(answer.goals_canceling) == 1
-            result = client.result(handle)
-            assert (result.outcome, result.termination) == ('unknown', 'canceled')
-            client.spin(0.1)
-            assert last_is_hold(commands)
-            assert len(client.feedback) > 3
+        handle = moving()
+        assert not client.send_goal(instruction='other', max_duration_s=1.0).accepted
+        answer = client.wait(handle.cancel_goal_async())
+        assert len(answer.goals_canceling) == 1
+        result = client.result(handle)
+        assert (result.outcome, result.termination) == ('unknown', 'canceled')
+        client.spin(0.1)
+        assert last_is_hold(commands)
+        assert len(client.feedback) > 3
 
-            assert not client.send_goal(instruction='do it', max_duration_s=0.0).accepted
-            handle = moving()
-            result = deactivate(client, handle)
-            assert 'the node was deactivated' in result.message
-            client.spin(0.1)
-            assert last_is_hold(commands)
-            assert not client.send_goal(instruction='do it', max_duration_s=1.0).accepted
-            assert node.loop is not None
+        assert not client.send_goal(instruction='do it', max_duration_s=0.0).accepted
+        handle = moving()
+        result = deactivate(client, handle)
+        assert 'the node was deactivated' in result.message
+        client.spin(0.1)
+        assert last_is_hold(commands)
+        assert not client.send_goal(instruction='do it', max_duration_s=1.0).accepted
+        assert node.loop is not None
 
 
 def deactivate(client: policy_rig.Client, handle: Any) -> Any:
@@ -215,13 +217,7 @@ def test_a_stopped_process_leaves_the_robot_in_the_fallback(ros_domain, run):
     from std_msgs.msg import Float64MultiArray
     from trajectory_msgs.msg import JointTrajectory
 
-    with (
-        policy_rig.robot() as robot,
-        policy_rig.policy(run) as policy,
-        policy_rig.Client() as client,
-    ):
-        robot.event('ready')
-        policy.event('ready')
+    with policy_rig.running(policy_rig.robot(), policy_rig.policy(run)) as (client, _, policy):
         commands = client.keep(JointTrajectory, '/arm/joint_trajectory')
         gripper = client.keep(Float64MultiArray, '/gripper/commands')
         diagnostics = client.keep(DiagnosticArray, '/diagnostics')
@@ -255,14 +251,15 @@ def test_dry_run_publishes_no_command(ros_domain, run):
 
     from qt_ros.nodes.policy import PolicyNode
 
-    with policy_rig.robot() as robot, policy_rig.Client() as client:
-        robot.event('ready')
-        with policy_rig.in_process(PolicyNode, run):
-            commands = client.keep(JointTrajectory, '/arm/joint_trajectory')
-            steps = client.keep(PolicyStep, '/policy/step')
-            handle = client.send_goal(instruction='do it', max_duration_s=1.0, dry_run=True)
-            result = client.result(handle)
-            client.until(lambda: len(steps) >= result.steps, what='every step')
+    with (
+        policy_rig.running(policy_rig.robot()) as (client, *_),
+        policy_rig.in_process(PolicyNode, run),
+    ):
+        commands = client.keep(JointTrajectory, '/arm/joint_trajectory')
+        steps = client.keep(PolicyStep, '/policy/step')
+        handle = client.send_goal(instruction='do it', max_duration_s=1.0, dry_run=True)
+        result = client.result(handle)
+        client.until(lambda: len(steps) >= result.steps, what='every step')
     assert result.steps >= 8
     assert commands == []
     assert all(len(step.requested) == 3 and not len(step.sent) for step in steps)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_policy_loop import MS, START_NS, Rig, check_commands, goal
+from loop_rig import MS, START_NS, Rig, check_commands, goal
 
 from qt_ros.nodes.control.clockwork import lead_s
 from qt_ros.nodes.control.records import Tick

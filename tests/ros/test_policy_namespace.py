@@ -29,14 +29,11 @@ def test_the_steps_of_a_namespaced_policy_are_recorded(ros_domain: int, tmp_path
     run = policy_rig.make_checkpoint(tmp_path / 'run')
     contract = tmp_path / 'contract.yaml'
     contract.write_text(policy_rig.CONTRACT, encoding='utf-8')
-    with (
-        policy_rig.robot() as robot,
-        node('recorder', contract=contract, out=tmp_path / 'bags') as recorder,
-        node('policy', checkpoint=run, autostart=True) as policy,
-        policy_rig.Client() as client,
-    ):
-        for process in (robot, recorder, policy):
-            process.event('ready')
+    with policy_rig.running(
+        policy_rig.robot(),
+        node('recorder', contract=contract, out=tmp_path / 'bags'),
+        node('policy', checkpoint=run, autostart=True),
+    ) as (client, *_):
         steps = client.keep(PolicyStep, '/left/policy/step')
         client.until(lambda: client.node.count_subscribers('/left/policy/step') == 2)
         client.spin(1.0)

@@ -99,13 +99,10 @@ def test_standard_commands_arrive_as_sent(ros_domain: int, tmp_path: Path):
     text = contract_text(STANDARD)
     contract = Contract.parse(text)
     run = policy_rig.make_checkpoint(tmp_path / 'run', text)
-    with (
-        policy_rig.robot() as robot,
-        policy_rig.policy(run, command_rate_hz=10.0) as policy,
-        policy_rig.Client() as client,
+    with policy_rig.running(policy_rig.robot(), policy_rig.policy(run, command_rate_hz=10.0)) as (
+        client,
+        *_,
     ):
-        robot.event('ready')
-        policy.event('ready')
         steps = client.keep(PolicyStep, '/policy/step')
         heard = receive(client, contract)
         result = client.result(client.send_goal(instruction='do it', max_duration_s=1.5))
@@ -148,16 +145,13 @@ def test_servo_and_gripper_commands_arrive_and_come_back_from_the_recording(
     contract = Contract.parse(text)
     run = policy_rig.make_checkpoint(tmp_path / 'run', text)
     left_type, right_type = (a.action_type for a in contract.action[2:])
-    with (
-        policy_rig.robot() as robot,
-        server('/left/gripper_cmd', left_type) as left,
-        server('/right/gripper_cmd', right_type) as right,
-        policy_rig.recorder(tmp_path, text) as recorder,
-        policy_rig.policy(run, command_rate_hz=10.0) as policy,
-        policy_rig.Client() as client,
-    ):
-        for process in (robot, left, right, recorder, policy):
-            process.event('ready')
+    with policy_rig.running(
+        policy_rig.robot(),
+        server('/left/gripper_cmd', left_type),
+        server('/right/gripper_cmd', right_type),
+        policy_rig.recorder(tmp_path, text),
+        policy_rig.policy(run, command_rate_hz=10.0),
+    ) as (client, _, left, right, _, _):
         steps = client.keep(PolicyStep, '/policy/step')
         health = client.keep(DiagnosticArray, '/diagnostics')
         heard = receive(client, contract)

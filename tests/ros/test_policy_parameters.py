@@ -69,13 +69,10 @@ def transition(client: policy_rig.Client, number: int) -> None:
 
 def test_parameters_of_the_policy(ros_domain: int, tmp_path: Path):
     run = policy_rig.make_checkpoint(tmp_path / 'run')
-    with (
-        policy_rig.robot() as robot,
-        policy_rig.policy(run, command_rate_hz=20.0) as policy,
-        policy_rig.Client() as client,
+    with policy_rig.running(policy_rig.robot(), policy_rig.policy(run, command_rate_hz=20.0)) as (
+        client,
+        *_,
     ):
-        robot.event('ready')
-        policy.event('ready')
         parameters = Parameters(client, '/policy')
         found = parameters.descriptors()
         assert set(found) == set(PARAMETERS)
@@ -129,8 +126,7 @@ def check_dry_run(client: policy_rig.Client) -> None:
 
 
 def test_parameters_that_are_read_once_say_so(ros_domain: int, tmp_path: Path):
-    with policy_rig.recorder(tmp_path) as recorder, policy_rig.Client() as client:
-        recorder.event('ready')
+    with policy_rig.running(policy_rig.recorder(tmp_path)) as (client, *_):
         parameters = Parameters(client, '/recorder')
         for name, each in parameters.descriptors().items():
             assert each.description, name

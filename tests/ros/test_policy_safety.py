@@ -45,13 +45,7 @@ def test_an_emergency_stop_is_latched(ros_domain, run):
     from std_msgs.msg import Bool
     from trajectory_msgs.msg import JointTrajectory
 
-    with (
-        policy_rig.robot() as robot,
-        policy_rig.policy(run) as policy,
-        policy_rig.Client() as client,
-    ):
-        robot.event('ready')
-        policy.event('ready')
+    with policy_rig.running(policy_rig.robot(), policy_rig.policy(run)) as (client, _, policy):
         commands = client.keep(JointTrajectory, '/arm/joint_trajectory')
         diagnostics = client.keep(DiagnosticArray, '/diagnostics')
         button = client.node.create_publisher(Bool, '/policy/estop', 10)
@@ -97,13 +91,10 @@ def test_nothing_moves_unless_somebody_enables_it(ros_domain, run):
     from std_msgs.msg import Bool
     from trajectory_msgs.msg import JointTrajectory
 
-    with (
-        policy_rig.robot() as robot,
-        policy_rig.policy(run, enable_timeout_s=1.0) as policy,
-        policy_rig.Client() as client,
+    with policy_rig.running(policy_rig.robot(), policy_rig.policy(run, enable_timeout_s=1.0)) as (
+        client,
+        *_,
     ):
-        robot.event('ready')
-        policy.event('ready')
         commands = client.keep(JointTrajectory, '/arm/joint_trajectory')
         assert not client.send_goal(instruction='do it', max_duration_s=1.0).accepted
         enable = client.node.create_publisher(Bool, '/policy/enable', 10)
@@ -129,17 +120,13 @@ def test_a_person_takes_over_and_the_recording_says_so(ros_domain, run, tmp_path
     from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
     text = policy_rig.CONTRACT.replace('position: [-0.05, 0.05]', 'position: [-0.5, 0.5]')
-    with (
-        policy_rig.robot() as robot,
-        policy_rig.recorder(tmp_path) as recorder,
+    with policy_rig.running(
+        policy_rig.robot(),
+        policy_rig.recorder(tmp_path),
         policy_rig.policy(
             policy_rig.make_checkpoint(tmp_path / 'run', text), teleop_prefix='/teleop'
-        ) as policy,
-        policy_rig.Client() as client,
-    ):
-        robot.event('ready')
-        recorder.event('ready')
-        policy.event('ready')
+        ),
+    ) as (client, *_):
         steps = client.keep(PolicyStep, '/policy/step')
         stick = client.node.create_publisher(JointTrajectory, '/teleop/arm/joint_trajectory', 10)
         client.connect(stick)
@@ -187,8 +174,7 @@ def test_an_arm_whose_policy_is_killed_stands_still(ros_domain, tmp_path):
     from sensor_msgs.msg import JointState
 
     run, start_arm = block_arm(tmp_path / 'run')
-    with start_arm() as arm, policy_rig.Client() as client:
-        arm.event('ready', 60.0)
+    with policy_rig.running(start_arm(), ready_s=60.0) as (client, *_):
         joints = client.keep(JointState, '/joint_states')
         with policy_rig.policy(run) as policy:
             policy.event('ready')

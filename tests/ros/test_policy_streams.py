@@ -85,13 +85,7 @@ class Watch:
 def test_a_stream_that_fails_ends_the_episode_in_the_fallback(
     ros_domain, run, what, reason, after_s
 ):
-    with (
-        policy_rig.robot() as robot,
-        policy_rig.policy(run) as policy,
-        policy_rig.Client() as client,
-    ):
-        robot.event('ready')
-        policy.event('ready')
+    with policy_rig.running(policy_rig.robot(), policy_rig.policy(run)) as (client, _, policy):
         watch = Watch(client)
         handle = watch.drive()
         answer = handle.get_result_async()
@@ -109,15 +103,9 @@ def test_a_stream_that_fails_ends_the_episode_in_the_fallback(
 
 
 def test_a_camera_whose_process_is_killed_ends_the_episode(ros_domain, run):
-    with (
-        policy_rig.robot('--blind') as robot,
-        policy_rig.robot('--eye-only') as camera,
-        policy_rig.policy(run) as policy,
-        policy_rig.Client() as client,
-    ):
-        robot.event('ready')
-        camera.event('ready')
-        policy.event('ready')
+    with policy_rig.running(
+        policy_rig.robot('--blind'), policy_rig.robot('--eye-only'), policy_rig.policy(run)
+    ) as (client, _, camera, _):
         watch = Watch(client)
         answer = watch.drive().get_result_async()
         camera.signal(signal.SIGKILL)
@@ -136,13 +124,7 @@ def test_a_camera_whose_process_is_killed_ends_the_episode(ros_domain, run):
 
 
 def test_joints_in_another_order_change_nothing(ros_domain, run):
-    with (
-        policy_rig.robot() as robot,
-        policy_rig.policy(run) as policy,
-        policy_rig.Client() as client,
-    ):
-        robot.event('ready')
-        policy.event('ready')
+    with policy_rig.running(policy_rig.robot(), policy_rig.policy(run)) as (client, *_):
         watch = Watch(client)
         handle = watch.drive(2.0)
         watch.spoil('reversed')
@@ -155,13 +137,9 @@ def test_joints_in_another_order_change_nothing(ros_domain, run):
 
 
 def test_a_third_of_all_messages_lost_is_driven_through_or_stopped_at(ros_domain, run):
-    with (
-        policy_rig.robot('--loss', '0.3', '--jitter-s', '0.02') as robot,
-        policy_rig.policy(run) as policy,
-        policy_rig.Client() as client,
-    ):
-        robot.event('ready')
-        policy.event('ready')
+    with policy_rig.running(
+        policy_rig.robot('--loss', '0.3', '--jitter-s', '0.02'), policy_rig.policy(run)
+    ) as (client, *_):
         watch = Watch(client)
         result = client.result(watch.drive(4.0))
         watch.stands()

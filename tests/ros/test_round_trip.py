@@ -22,15 +22,9 @@ def test_actions_come_back_from_the_recording_as_they_were_sent(ros_domain: int,
 
     run = policy_rig.make_checkpoint(tmp_path / 'run')
     spoilt = ('--jitter-s', '0.06', '--drops', '0.15', '--late', '0.3')
-    with (
-        policy_rig.robot(*spoilt) as robot,
-        policy_rig.recorder(tmp_path) as recorder,
-        policy_rig.policy(run) as policy,
-        policy_rig.Client() as client,
-    ):
-        robot.event('ready')
-        recorder.event('ready')
-        policy.event('ready')
+    with policy_rig.running(
+        policy_rig.robot(*spoilt), policy_rig.recorder(tmp_path), policy_rig.policy(run)
+    ) as (client, *_):
         steps = client.keep(PolicyStep, '/policy/step')
         commands = client.keep(JointTrajectory, '/arm/joint_trajectory')
         result, bag = client.record(instruction='do it', max_duration_s=5.0)

@@ -13,14 +13,12 @@ import numpy as np
 import pytest
 import torch
 from made_caches import random_episodes, write_cache
-from safetensors.torch import load_file
+from made_learners import make, same, weights
 from torch.nn import functional
 
 from training import checkpoint
-from training.data import Replay
-from training.learner import Learner, batch_loss
+from training.learner import batch_loss
 from training.metrics import read_metrics
-from training.model import QTransformer
 from training.policy import Policy
 from training.q_math import bin_mask, q_losses
 from training.train import train
@@ -54,30 +52,6 @@ def write(tmp_path):
         return write_cache(tmp_path / f'cache{len(list(tmp_path.iterdir()))}', episodes)
 
     return make
-
-
-def make(cache, config):
-    """Return the replay and a learner whose networks differ from each other and from the start."""
-    data = Replay(
-        [cache],
-        config.data,
-        window=config.model.window,
-        gamma=config.loss.gamma,
-        text_encoder=config.model.text_encoder,
-        text_size=config.model.text_size,
-    )
-    torch.manual_seed(0)
-    model = QTransformer(config.model, data.signature)
-    noise(model)
-    learner = Learner(model, config, torch.device('cpu'))
-    noise(learner.target)
-    return data, learner
-
-
-@torch.no_grad()
-def noise(model):
-    for parameter in model.parameters():
-        parameter.add_(0.2 * torch.randn_like(parameter))
 
 
 def loss_of(learner, batch):
@@ -305,20 +279,6 @@ def test_8_a_later_dimension_never_changes_an_earlier_q(write, small_config):
 
 RANDOM = ('data.shift_px=2', 'data.color_jitter=0.2', 'data.relabel_fraction=0.3',
           'data.success_fraction=0.5', 'data.segment=2')  # fmt: skip
-
-
-def weights(run):
-    """Return every tensor of a run's latest checkpoint."""
-    folder = checkpoint.find(run)
-    return {
-        f'{name}/{key}': tensor
-        for name in ('model', 'target', 'optimizer')
-        for key, tensor in load_file(folder / f'{name}.safetensors').items()
-    }
-
-
-def same(one, two):
-    return one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
 
 
 @pytest.mark.parametrize('settings', [(), RANDOM], ids=['plain', 'all-that-is-random'])

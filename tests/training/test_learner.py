@@ -3,32 +3,10 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from made_learners import make
 
 from training.config import OptimConfig
-from training.data import Replay
-from training.learner import Learner, batch_loss, learning_rate
-from training.model import QTransformer
-
-
-def make(cache, config):
-    data = Replay(
-        [cache],
-        config.data,
-        window=config.model.window,
-        gamma=config.loss.gamma,
-        text_encoder=config.model.text_encoder,
-        text_size=config.model.text_size,
-    )
-    torch.manual_seed(0)
-    model = QTransformer(config.model, data.signature)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    learner = Learner(model, config, torch.device('cpu'))
-    with torch.no_grad():
-        for parameter in learner.target.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    return data, learner
+from training.learner import batch_loss, learning_rate
 
 
 def total(learner, batch, **changes):

@@ -12,6 +12,7 @@ import torch
 from bench.untrained import make_run
 from qt_ros.contract import Contract
 from qt_ros.resources import resource
+from training.config import load_config
 from training.errors import TrainingError
 from training.policy import Policy
 
@@ -26,7 +27,8 @@ class Observed:
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two cameras, an untrained network."""
     contract = Contract.load(resource('config/robots/block_arm.yaml'))
-    return make_run(tmp_path_factory.mktemp('run'), contract, 'tiny')
+    config = load_config(resource('config/training/tiny.yaml'), [])
+    return make_run(tmp_path_factory.mktemp('run'), contract.to_yaml(), config)
 
 
 def started(run: Path) -> Policy:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from made_caches import random_episodes, write_cache
+from made_learners import same, weights
 from safetensors.torch import load_file
 
 from training import checkpoint
@@ -14,19 +15,6 @@ from training.errors import TrainingError
 from training.metrics import read_metrics
 from training.text import encode_text
 from training.train import resolve_device, train
-
-
-def weights(run):
-    folder = checkpoint.find(run)
-    return {
-        f'{name}/{key}': tensor
-        for name in ('model', 'target', 'optimizer')
-        for key, tensor in load_file(folder / f'{name}.safetensors').items()
-    }
-
-
-def same(one, two):
-    return one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
 
 
 def test_where_figures_take_long_the_step_is_told_alone(
