@@ -22,6 +22,7 @@ from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from sensor_msgs.msg import CompressedImage, JointState
+from spoiling import spoil_image, spoil_joints
 from std_msgs.msg import Float64MultiArray, String
 from trajectory_msgs.msg import JointTrajectory
 
@@ -59,35 +60,26 @@ class FakeRobot(Node):
 
     def publish_joints(self) -> None:
         self.position += 0.3 * (self.target - self.position)
-        if 'mute' in self.spoilt:
-            return
         message = JointState(name=self.options.joints.split(','))
         message.position = (self.position + self.random.gauss(0, 1e-3)).tolist()
-        if 'nan' in self.spoilt:
-            message.position[1] = float('nan')
-        if 'other_joints' in self.spoilt:
-            message.name = ['one', 'zwei', 'gripper']
-        if 'reversed' in self.spoilt:
-            message.name, message.position = message.name[::-1], message.position[::-1]
         message.header.stamp = self.get_clock().now().to_msg()
-        self.send(self.joints, message)
+        spoilt = spoil_joints(message, self.spoilt)
+        if spoilt is not None:
+            self.send(self.joints, spoilt)
 
     def publish_image(self) -> None:
         self.images += 1
-        if 'freeze' in self.spoilt or self.random.random() < self.options.drops:
-            return
-        if 'same' in self.spoilt and self.last_image is not None:
-            self.send(self.eye, self.last_image)  # stamp and all
+        if self.random.random() < self.options.drops:
             return
         noise = np.random.default_rng(self.images).integers(0, 256, (6, 8, 3), dtype=np.uint8)
-        size = (40, 30) if 'wrong_size' not in self.spoilt else (64, 48)
-        picture = cv2.resize(noise, size, interpolation=cv2.INTER_LINEAR)
-        picture *= 'black' not in self.spoilt
+        picture = cv2.resize(noise, (40, 30), interpolation=cv2.INTER_LINEAR)
         message = CompressedImage(format='jpeg')
         message.data = cv2.imencode('.jpg', picture)[1].tobytes()
         message.header.stamp = self.get_clock().now().to_msg()
-        self.last_image = message
-        self.send(self.eye, message)
+        spoilt = spoil_image(message, self.spoilt, self.last_image)
+        if spoilt is not None:
+            self.last_image = spoilt
+            self.send(self.eye, spoilt)
 
     def ways(self, kind: type, topic: str) -> list[Publisher]:
         """Return the publishers that a stream goes by, the whole one first."""
