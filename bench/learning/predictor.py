@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from bench.learning import multitask
-from bench.learning.rivals import QUICK, SHARED
+from bench.learning.rivals import HALF, QUICK, SHARED
 from bench.learning.statistics import precision_recall_f1
 from bench.learning.study import Method, Row, Study
 from qt_ros.resources import resource
@@ -29,8 +29,8 @@ COLUMNS = (
 )
 OWN, OTHER = 'own instruction', 'own and other instructions'
 METHODS = (
-    Method('as_is', 'without relabelling'),
-    Method('relabelled', 'a quarter relabelled', ('data.relabel_fraction=0.25',)),
+    Method('as_is', 'without relabelling', HALF),  # the Q-Transformer of `multitask`
+    Method('relabelled', 'a quarter relabelled', (*HALF, 'data.relabel_fraction=0.25')),
 )
 
 NOTES = """
