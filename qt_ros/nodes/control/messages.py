@@ -71,9 +71,9 @@ class CommandPublisher:
         return np.concatenate(sent)
 
     def unheard(self) -> list[str]:
-        """Return the command topics that nobody listens to."""
+        """Return the command topics that nobody listens to, as they are after remapping."""
         return [
-            topic
+            publisher.topic_name
             for topic, publisher in self._publishers.items()
             if topic not in self._goals and publisher.get_subscription_count() == 0
         ]
