@@ -27,11 +27,11 @@ from unittest import mock
 import cv2
 from camera_bag import BagPlan, contract, write_bag
 
-from qt_ros import image_decoding
 from qt_ros.bags.converter import convert
 from qt_ros.contract import Contract
 from qt_ros.dataset import video
 from qt_ros.dataset.stats import ImageStats
+from qt_ros.images import decoding
 
 STAGES = ('decode', 'resize', 'encode', 'rest')
 GOALS = {30.0: 5.0, 10.0: 12.0}  # {ticks per second: multiple of real time}
@@ -86,9 +86,9 @@ def measure(bag: Path, spec: Contract, folder: Path) -> Run:
         for target, name, function in (
             (cv2, 'imdecode', noted_decode),
             (
-                image_decoding,
+                decoding,
                 'resize_by_area',
-                run.timed('resize', image_decoding.resize_by_area),
+                run.timed('resize', decoding.resize_by_area),
             ),
             (video.VideoWriter, 'add', noted_add),
             (video.VideoWriter, '__exit__', run.timed('encode', video.VideoWriter.__exit__)),
@@ -132,7 +132,7 @@ def floor(run: Run, spec: Contract, folder: Path) -> float:
                 began = time.process_time()
                 image = cv2.imdecode(run.pictures[picture], run.flags)
                 total += time.process_time() - began
-                small = image_decoding.resize_by_area(image, size)
+                small = decoding.resize_by_area(image, size)
                 shown[path], frames[path] = picture, cv2.cvtColor(small, cv2.COLOR_BGR2RGB)
             began = time.process_time()
             writers[path].add(frames[path])

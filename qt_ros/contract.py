@@ -256,7 +256,7 @@ class Contract:
     @classmethod
     def parse(cls, text: str, origin: str = '<text>') -> Contract:
         """Read a contract from YAML text; ContractError lists every problem with its line."""
-        from qt_ros.contract_parse import parse_contract
+        from qt_ros.contract_text.parse import parse_contract
 
         return parse_contract(text, origin)
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qt_ros import message_types as types
-from qt_ros.image_decoding import decode_depth, decode_image
+from qt_ros.images.decoding import decode_depth, decode_image
 from qt_ros.message_types import DecodeError
 
 __all__ = [

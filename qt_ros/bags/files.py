@@ -11,8 +11,8 @@ from typing import Any
 
 import yaml
 
+from qt_ros.contract_text.yaml_limits import load_yaml
 from qt_ros.errors import BagError
-from qt_ros.yaml_limits import load_yaml
 
 PLAIN = ('.mcap', '.db3', '.bag')
 PACKED = ('.zstd', '.zst', '.lz4')

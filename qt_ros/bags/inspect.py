@@ -13,11 +13,11 @@ from qt_ros.bags.findings import FAR_MS, what_looks_wrong
 from qt_ros.bags.index import NO_STAMP, TopicIndex, index_bag
 from qt_ros.bags.reader import BagReader
 from qt_ros.bags.types import deserialize, why_unreadable
-from qt_ros.compressed_images import read_compressed
 from qt_ros.errors import QtRosError
+from qt_ros.images.compressed import read_compressed
+from qt_ros.images.picture import DEPTH, Picture
+from qt_ros.images.raw import read_raw
 from qt_ros.message_types import CAMERA_TYPES, IMAGE, JOINT_STATE, JOINT_TRAJECTORY
-from qt_ros.picture import DEPTH, Picture
-from qt_ros.raw_images import read_raw
 
 GAP_FACTOR = 3  # an interval of more than this many medians is a gap ...
 GAP_LEAST_NS = 50_000_000  # ... if it is also longer than this

@@ -25,8 +25,8 @@ from qt_ros.bags.records import (
     TopicNames,
     merge_topic,
 )
+from qt_ros.contract_text.yaml_limits import load_yaml
 from qt_ros.errors import BagError
-from qt_ros.yaml_limits import load_yaml
 
 _MAGICS: tuple[tuple[bytes, type], ...] = (
     (mcap_storage.MAGIC, mcap_storage.McapStorage),

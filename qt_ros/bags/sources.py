@@ -14,7 +14,7 @@ from qt_ros.bags.reader import BagReader
 from qt_ros.bags.records import CDR
 from qt_ros.bags.ticks import Times, coverage
 from qt_ros.bags.types import why_unreadable
-from qt_ros.contract import Camera, Contract, StateStream
+from qt_ros.contract import Contract
 from qt_ros.errors import BagError
 
 POLICY_STEP = 'q_transformer_ros/msg/PolicyStep'
@@ -36,7 +36,7 @@ class BagSources:
         self.step_topics = [n for n, info in bag.topics.items() if info.type == POLICY_STEP]
         index = index_bag(bag, [*self.names.values(), *self.step_topics])
         self.excluded: dict[str, dict[int, str]] = {name: {} for name in contract.streams}
-        self._topic_of = {s.stream: self.names[s.topic] for s in observation_streams(contract)}
+        self._topic_of = {s.stream: self.names[s.topic] for s in contract.observed}
         logs = [each.log_ns for each in index.values() if len(each)]
         self.span_ns = (
             min((int(each.min()) for each in logs), default=0),
@@ -111,11 +111,6 @@ class BagSources:
         return coverage(stamps, self.contract.max_gap_s)
 
 
-def observation_streams(contract: Contract) -> tuple[Camera | StateStream, ...]:
-    """Return the cameras and state streams, in order."""
-    return (*contract.cameras, *contract.state)
-
-
 def check_topics(contract: Contract, bag: BagReader) -> dict[str, str]:
     """Return {contract's topic: the bag's name}; raise `BagError` with everything that is missing.
 
@@ -123,7 +118,7 @@ def check_topics(contract: Contract, bag: BagReader) -> dict[str, str]:
     """
     if not bag.count:
         raise BagError('the recording holds no messages; nothing to convert')
-    observed = [stream.topic for stream in observation_streams(contract)]
+    observed = [stream.topic for stream in contract.observed]
     commanded = {a.topic: a.type for a in contract.action if a.topic is not None and a.type}
     names = {topic: bag.resolve(topic) for topic in contract.topics}
     problems = []

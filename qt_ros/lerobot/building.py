@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from qt_ros.contract import Camera, Contract, StateStream
 from qt_ros.episode import Episode
-from qt_ros.image_decoding import fit_picture
+from qt_ros.images.decoding import fit_picture
 from qt_ros.lerobot.actions import Actions, Rows, own_contract, values_of
 from qt_ros.lerobot.errors import EpisodeError
 from qt_ros.lerobot.mapping import match

@@ -21,13 +21,13 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
-from qt_ros.compressed_images import read_compressed
 from qt_ros.dataset.video import SCALER
-from qt_ros.depth import known_metres, metres_from_mm
+from qt_ros.images.compressed import read_compressed
+from qt_ros.images.depth import known_metres, metres_from_mm
+from qt_ros.images.picture import DEPTH, RGB, Picture
 from qt_ros.lerobot.errors import EpisodeError
 from qt_ros.lerobot.info import Feature
 from qt_ros.message_types import DecodeError
-from qt_ros.picture import DEPTH, RGB, Picture
 
 DEPTH_CODES = 4095  # the largest code of 12 bits
 _DEPTH_FORMAT = 'gray12le'

@@ -19,10 +19,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from qt_ros.images.picture import Picture
 from qt_ros.lerobot.errors import EpisodeError, SourceError
 from qt_ros.lerobot.info import Feature, read_set_info
 from qt_ros.lerobot.pictures import image_pictures, video_pictures
-from qt_ros.picture import Picture
 
 TASKS = 'meta/tasks.parquet'
 EPISODES = 'meta/episodes'

@@ -40,10 +40,11 @@ def learn(
 
     with tasks(title, None) as task:
         before = read_metrics(out)[-1:] if resume else []
+        steps = config.optim.steps if config else None
         for row in before:
-            task.update(row['step'], config and config.optim.steps, figures(row))
+            task.update(row['step'], steps, figures(row))
         if not before:
-            task.update(0, config and config.optim.steps)
+            task.update(0, steps)
         return train(
             caches,
             out,

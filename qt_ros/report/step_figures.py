@@ -35,7 +35,6 @@ def q_strips(episode: DrivenEpisode) -> bytes | None:
             len(strips), 1, sharex=True, squeeze=False, gridspec_kw={'height_ratios': heights}
         )[:, 0]
     edges = _edges(np.asarray(episode.times_s))
-    mesh = None
     for dim, (place, strip) in enumerate(zip(places, strips, strict=True)):
         count = episode.counts[dim]
         mesh = place.pcolormesh(

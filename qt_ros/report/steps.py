@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from qt_ros.bags import BagReader, deserialize
 from qt_ros.bags.index import index_bag
 from qt_ros.cadence import StepRow, read_messages, row_of
-from qt_ros.compressed_images import read_compressed
 from qt_ros.contract import Camera
 from qt_ros.decoding import DecodeError
 from qt_ros.errors import BagError
-from qt_ros.image_decoding import fit_picture
+from qt_ros.images.compressed import read_compressed
+from qt_ros.images.decoding import fit_picture
+from qt_ros.images.raw import read_raw
 from qt_ros.message_types import COMPRESSED_IMAGE, IMAGE
-from qt_ros.raw_images import read_raw
 
 EVENT_TYPE = 'q_transformer_ros/msg/EpisodeEvent'
 START, STOP, LABEL = 0, 1, 2  # kinds of an EpisodeEvent
@@ -113,7 +113,8 @@ def film_frames(
     ticks = np.unique(np.linspace(0, len(episode.rows) - 1, count).round().astype(int))
     seconds = episode.times_s[ticks[-1]] - episode.times_s[ticks[0]]
     rate_hz = (len(ticks) - 1) / seconds if seconds > 0 else 1.0
-    frames, problems = {}, []
+    frames: dict[str, NDArray[np.uint8]] = {}
+    problems: list[str] = []
     with BagReader(episode.bag) as bag:
         kinds = {name: info.type for name, info in bag.topics.items()}
         images = [name for name, kind in kinds.items() if kind in (IMAGE, COMPRESSED_IMAGE)]

@@ -12,7 +12,7 @@ from made_bags import JOINTS, JPEG, MS, T0, Bag, header, make
 from qt_ros.bags.converter import convert
 from qt_ros.contract import Contract
 from qt_ros.dataset import Dataset
-from qt_ros.depth import metres_from_grey
+from qt_ros.images.depth import metres_from_grey
 
 NEAR, FAR = 0.2, 2.2
 STEP_M = (FAR - NEAR) / 254

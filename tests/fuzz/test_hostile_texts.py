@@ -18,8 +18,8 @@ from made_storages import write_bag
 from text_mutations import alias_bomb
 
 from qt_ros.contract import Contract
+from qt_ros.contract_text.yaml_limits import MAX_DEPTH, check_yaml, load_yaml
 from qt_ros.errors import ContractError
-from qt_ros.yaml_limits import MAX_DEPTH, check_yaml, load_yaml
 
 NESTED = ('[' * 100_000, '{a: ' * 100_000, '- ' * 90_000 + 'x', '[' * 500 + ']' * 500)
 LAUGHS = '\n'.join(

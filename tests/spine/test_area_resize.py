@@ -10,7 +10,7 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from qt_ros.area_resize import FACTORS, SMALLEST_SIDE, resize_by_area
+from qt_ros.images.area_resize import FACTORS, SMALLEST_SIDE, resize_by_area
 
 FIRST = np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8)
 
@@ -103,7 +103,7 @@ def test_other_sizes_are_opencvs(size: tuple[int, int]) -> None:
 
 
 def test_many_shapes_cost_no_more_than_a_few() -> None:
-    from qt_ros.area_resize import _SHAPES, _kept
+    from qt_ros.images.area_resize import _SHAPES, _kept
 
     for height in range(60, 90):
         resize_by_area(np.zeros((height, 80, 3), np.uint8), (SMALLEST_SIDE, 40))

@@ -14,9 +14,9 @@ from made_images import RGB, SMOOTH, NewMessage, camera, compressed, decode, enc
 from spine_messages import from_rosbags
 
 from qt_ros.decoding import DecodeError, decode_depth
-from qt_ros.depth import grey_from_metres, metres_from_grey, resize_depth
+from qt_ros.images.depth import grey_from_metres, metres_from_grey, resize_depth
+from qt_ros.images.rvl import decode_rvl
 from qt_ros.message_types import COMPRESSED_IMAGE, IMAGE
-from qt_ros.rvl import decode_rvl
 
 NAN = np.nan
 MILLIMETRES = np.array([[0, 1, 500, 1000], [2000, 4000, 20000, 65535]], np.uint16)

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from made_images import RGB, RNG, NewMessage, camera, decode, image
 from spine_messages import from_rosbags
 
-from qt_ros import raw_images
 from qt_ros.decoding import DecodeError, decode_image
+from qt_ros.images import raw
+from qt_ros.images.raw import ENCODINGS
 from qt_ros.message_types import IMAGE, JOINT_STATE
-from qt_ros.raw_images import ENCODINGS
 
 GREY = RGB[:, :, 0]
 ALPHA = np.dstack([RGB, np.full((6, 8), 9, np.uint8)])
@@ -103,15 +103,15 @@ def test_cv_bridge_and_the_table_give_the_same_pixels(
     for msg in every_encoding(new_message).values():
         first = decode(msg, (12, 14)), decode(msg, (5, 9), crop=(1, 2, 11, 10))
         with monkeypatch.context() as patch:
-            patch.setattr(raw_images, '_cv_bridge_agrees', lambda name: False)
+            patch.setattr(raw, '_cv_bridge_agrees', lambda name: False)
             np.testing.assert_array_equal(decode(msg, (12, 14)), first[0])
             np.testing.assert_array_equal(decode(msg, (5, 9), crop=(1, 2, 11, 10)), first[1])
 
 
 def test_cv_bridge_is_used_where_it_is_installed() -> None:
     pytest.importorskip('cv_bridge', reason='cv_bridge is not installed')
-    assert raw_images._cv_bridge_agrees('bgr8')
-    assert not raw_images._cv_bridge_agrees('16UC1')
+    assert raw._cv_bridge_agrees('bgr8')
+    assert not raw._cv_bridge_agrees('16UC1')
 
 
 @given(

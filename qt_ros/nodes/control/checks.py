@@ -93,9 +93,7 @@ class Seen:
 def robot_problems(contract: Contract, seen: Seen) -> list[str]:
     """Say what the running robot lacks for this contract: topics, types, messages, joints."""
     found = []
-    for topic, type_name in {
-        s.topic: s.type for s in (*contract.cameras, *contract.state)
-    }.items():
+    for topic, type_name in {s.topic: s.type for s in contract.observed}.items():
         types = list(seen.types.get(topic, ()))
         if types and types != [type_name]:
             found.append(f'{topic} carries {", ".join(types)}, the contract says {type_name}')

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from qt_ros.contract import Contract
+from qt_ros.contract import Camera, Contract, StateStream
 from qt_ros.interlocks import ReceiveGate
 from qt_ros.observation import ObservationSampler
 from qt_ros.streams import Sample
@@ -26,7 +26,7 @@ class Freshness:
         self.listen = listen
         self._gate = gate
         self._observed = {item.stream: item for item in contract.observed}
-        self._seen = list(contract.cameras) or list(contract.state)
+        self._seen: Sequence[Camera | StateStream] = contract.cameras or contract.state
 
     def sample(self, t_ns: int, now_ns: int) -> dict[str, Sample] | None:
         """Return {stream: newest sample at `t_ns`}, None while a stream has nothing."""

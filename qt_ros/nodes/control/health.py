@@ -30,7 +30,7 @@ def health(
         return OK, 'not configured', {}
     values = loop.told.total.values()
     values |= {f'began.{name}': str(n) for name, n in sorted(loop.told.edges.counts.items())}
-    for stream in (*contract.cameras, *contract.state):
+    for stream in contract.observed:
         values[f'arrived_hz.{stream.stream}'] = str(arrived.get(stream.topic, 0))
     if blocked and 'emergency' in blocked:
         return ERROR, blocked, values

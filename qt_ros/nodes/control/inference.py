@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from qt_ros.contract import Camera, Contract
 from qt_ros.decoding import DecodeError
-from qt_ros.image_decoding import fit_picture, read_picture
+from qt_ros.images.decoding import fit_picture, read_picture
 from qt_ros.nodes.control.records import Decided, Goal, Tick
 from qt_ros.observation import Observation, build_observation
 

@@ -42,7 +42,7 @@ class RobotListener:
             self._cameras.setdefault(camera.topic, []).append(camera)
         self._node = node
         self._contract = contract
-        self._types = {s.topic: s.type for s in (*contract.cameras, *contract.state)}
+        self._types = {s.topic: s.type for s in contract.observed}
         self._subscriptions: dict[str, Subscription] = {}
         self._polled = Polled()
         self._newest: dict[str, Any] = {}
@@ -91,7 +91,7 @@ class RobotListener:
     def forget(self) -> ObservationSampler:
         """Start over with empty buffers, as when the clock jumped; return them."""
         self.listen()  # what waits was stamped before, too
-        longest_s = max(s.max_age_s for s in (*self._contract.cameras, *self._contract.state))
+        longest_s = max(s.max_age_s for s in self._contract.observed)
         self.sampler = ObservationSampler(self._contract, keep_ns=round((longest_s + 1.0) * 1e9))
         self.gate.forget()
         return self.sampler

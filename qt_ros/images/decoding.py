@@ -2,7 +2,7 @@
 
     decode -> crop (pixels of the recorded image) -> resize by area -> RGB
 
-`raw_images` and `compressed_images` decode, `depth` has the rules for metres and for the grey
+`raw` and `compressed` decode, `depth` has the rules for metres and for the grey
 values that a dataset stores for them.
 """
 
@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qt_ros.area_resize import resize_by_area
-from qt_ros.compressed_images import read_compressed
 from qt_ros.contract import Camera
-from qt_ros.depth import grey_from_metres, resize_depth
+from qt_ros.images.area_resize import resize_by_area
+from qt_ros.images.compressed import read_compressed
+from qt_ros.images.depth import grey_from_metres, resize_depth
+from qt_ros.images.picture import BGR, DEPTH, GREY, RGB, Picture
+from qt_ros.images.raw import in_rgb, read_raw
 from qt_ros.message_types import CAMERA_TYPES, COMPRESSED_IMAGE, IMAGE, DecodeError
-from qt_ros.picture import BGR, DEPTH, GREY, RGB, Picture
-from qt_ros.raw_images import in_rgb, read_raw
 
 Rgb = NDArray[np.uint8]
 

@@ -14,11 +14,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from qt_ros.depth import metres_from_inverse, metres_from_mm
+from qt_ros.images.depth import metres_from_inverse, metres_from_mm
+from qt_ros.images.picture import BGR, DEPTH, GREY, Picture
+from qt_ros.images.raw import eight_bits
+from qt_ros.images.rvl import decode_rvl
 from qt_ros.message_types import DecodeError
-from qt_ros.picture import BGR, DEPTH, GREY, Picture
-from qt_ros.raw_images import eight_bits
-from qt_ros.rvl import decode_rvl
 
 MAX_PIXELS = 2**26  # 8192x8192
 

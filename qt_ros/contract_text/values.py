@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from qt_ros.contract import JointLimit
+from qt_ros.contract_text.yaml_reader import Value
 from qt_ros.message_types import (
     ACTIONS,
     FLOAT32_ARRAY,
@@ -15,7 +16,6 @@ from qt_ros.message_types import (
     STAMPED,
     field_syntax,
 )
-from qt_ros.yaml_reader import Value
 
 LONGEST_S = 1e6  # 11 days
 

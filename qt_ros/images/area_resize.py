@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import threading
 from functools import cache, lru_cache
+from typing import Any
 
 import av
 import cv2
@@ -69,8 +70,8 @@ class _Shrinker:
         self._frame = av.VideoFrame(width, height, _FORMATS[3 if shape[2:] else 1])
         self._planes = [_view(plane, height, width) for plane in self._frame.planes]
         self._scaler = VideoReformatter()
-        self._options = {'format': self._frame.format.name, 'interpolation': BY_AREA}
-        self._options.update(_one_thread())
+        form = self._frame.format.name
+        self._options: dict[str, Any] = {'format': form, 'interpolation': BY_AREA, **_one_thread()}
 
     def __call__(self, pixels: Pixels, size: tuple[int, int], swap: bool) -> Pixels:
         height, width = size

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from qt_ros.contract import ActionDim, Contract, JointLimit
-from qt_ros.yaml_reader import Value, nearest
+from qt_ros.contract_text.yaml_reader import Value, nearest
 
 Dims = Sequence[tuple[ActionDim, str, Value]]  # each with its source and where it is written
 

@@ -17,9 +17,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from qt_ros.depth import known_metres, metres_from_mm
+from qt_ros.images.depth import known_metres, metres_from_mm
+from qt_ros.images.picture import BGR, DEPTH, GREY, RGB, Picture
 from qt_ros.message_types import DecodeError
-from qt_ros.picture import BGR, DEPTH, GREY, RGB, Picture
 
 Pixels = NDArray[Any]
 _16_TO_8_BITS = 255.0 / 65535.0

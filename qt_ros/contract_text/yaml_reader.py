@@ -17,8 +17,8 @@ from collections.abc import Iterable, Sequence
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
+from qt_ros.contract_text.yaml_limits import check_yaml
 from qt_ros.errors import ContractError
-from qt_ros.yaml_limits import check_yaml
 
 MAX_CHARACTERS = 200_000  # this parser takes seconds for that many
 _NULL = 'tag:yaml.org,2002:null'

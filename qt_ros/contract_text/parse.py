@@ -21,13 +21,13 @@ from qt_ros.contract import (
     Safety,
     StateStream,
 )
-from qt_ros.contract_checks import (
+from qt_ros.contract_text.checks import (
     check_fallback,
     check_limit,
     check_start,
     check_state_references,
 )
-from qt_ros.contract_values import (
+from qt_ros.contract_text.values import (
     bad_name,
     check_complete,
     check_field,
@@ -42,6 +42,7 @@ from qt_ros.contract_values import (
     read_seconds,
     read_size,
 )
+from qt_ros.contract_text.yaml_reader import Problems, Value, nearest, read_yaml
 from qt_ros.message_types import (
     ACTIONS,
     CAMERA_TYPES,
@@ -51,7 +52,6 @@ from qt_ros.message_types import (
     STATE_TYPES,
     WITHOUT_NUMBERS,
 )
-from qt_ros.yaml_reader import Problems, Value, nearest, read_yaml
 
 _TOPIC = re.compile(r'(/[A-Za-z_][A-Za-z0-9_]*)+')
 _NAME = re.compile(r'[A-Za-z_][A-Za-z0-9_]*')
