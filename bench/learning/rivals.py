@@ -42,4 +42,6 @@ EXTRAS = (
     ),
     Method('squared', 'squared error (paper)', (*HALF, 'loss.error=squared'), extra=True),
     Method('alpha_1', 'alpha 1 (paper)', (*HALF, 'loss.alpha=1'), extra=True),
+    Method('gamma_095', 'discount 0.95 for 0.98', (*HALF, 'loss.gamma=0.95'), extra=True),
+    Method('long', 'three times the steps', (*HALF, 'optim.steps=9000'), extra=True),
 )
