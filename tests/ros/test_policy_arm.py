@@ -28,6 +28,7 @@ COMMANDS = '/arm_controller/joint_trajectory'
 SPOILER = str(Path(__file__).resolve().parent / 'spoiling.py')
 STALE_S, WATCHDOG_S = 0.25, 0.3  # of the contract
 SLACK_S = 1.0  # a busy machine; and the arm reaches what it was told last
+SETTLED_S = 5.0  # at the latest, however far that is
 MOVING, STANDING = 0.05, 0.02  # [rad/s] of any joint
 
 STREAMS = [  # what goes wrong, what is said of it, how long the policy may go on [s]
@@ -88,17 +89,25 @@ class Bystander:
         return float(np.abs(self.joints[-1][2]).max()) if self.joints else 0.0
 
     def stood_since(self) -> float:
-        """Watch the arm for a second in which it must stand; return since when it did."""
+        """Wait until the arm has stood for half a second; return since when it did.
+
+        Not one command may come meanwhile.
+        """
+        self.client.spin(0.1)  # what was sent before the answer may come after it
         count = len(self.commands)
-        self.client.spin(1.0)
+        self.client.until(lambda: self.moved_s() + 0.5 < time.monotonic(), SETTLED_S, 'standing')
         assert len(self.commands) == count, 'commands after the fallback'
         last = [list(command.points[0].positions) for command in self.commands[-2:]]
         assert last[0] == last[1], 'the last command is not a hold'
-        end_s = self.joints[-1][0]
-        still = [position for at_s, position, _ in self.joints if at_s > end_s - 0.4]
+        still = [where for at_s, where, _ in self.joints if at_s > self.moved_s() + 0.1]
+        assert len(still) > 5, 'too few joint states to tell'
         assert np.ptp(still, axis=0).max() < 0.01
-        return max(
-            (at_s for at_s, _, speed in self.joints if np.abs(speed).max() > STANDING), default=0.0
+        return self.moved_s()
+
+    def moved_s(self) -> float:
+        """Return when the arm moved last."""
+        return next(
+            at_s for at_s, _, speed in reversed(self.joints) if np.abs(speed).max() > STANDING
         )
 
     def told(self) -> str:
