@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from loop_rig import MS, START_NS, Rig, check_commands, goal
 
-from qt_ros.nodes.control.clockwork import lead_s
+from qt_ros.nodes.control.clockwork import HANDOVER_S, lead_s
 from qt_ros.nodes.control.records import Tick
 
 
@@ -138,10 +138,28 @@ def test_commands_lie_within_their_ticks_however_time_goes(
     [
         (0.012, 1 / 30, 0.021),  # half as long again, and the way there and back
         (0.0, 1 / 30, 1 / 120),  # never closer than a quarter of a slot
-        (0.025, 1 / 30, None),  # too slow for a slot: a whole one
-        (0.5, 1 / 30, None),
         (0.004, 1 / 50, 0.009),
+        (0.012, 1 / 50, 0.005),  # 21 ms, too slow for a slot: the second one, at 25
+        (0.0115, 1 / 50, 0.005),  # just in time for one is too late half of the time
+        (0.018, 1 / 50, 0.01),  # the second one, at 30
+        (0.5, 1 / 50, 0.013),
     ],
 )
-def test_how_long_a_lead_is(thinking_s: float, slot_s: float, found: float | None) -> None:
-    assert lead_s(thinking_s, slot_s) == (None if found is None else pytest.approx(found))
+def test_how_long_a_lead_is(thinking_s: float, slot_s: float, found: float) -> None:
+    assert lead_s(thinking_s, slot_s) == pytest.approx(found)
+
+
+@given(st.floats(0.0, 0.3), st.floats(0.005, 0.1))
+def test_a_slot_follows_soon_after_thinking(thinking_s: float, slot_s: float) -> None:
+    done_s = 1.5 * thinking_s + HANDOVER_S
+    lead = lead_s(thinking_s, slot_s)
+    assert 0.25 * slot_s <= lead <= 0.9 * slot_s
+    waits_s = (lead - done_s) % slot_s
+    assert waits_s < 0.36 * slot_s or slot_s - waits_s < 1e-9
+
+
+def test_decisions_that_take_most_of_a_slot_go_out_in_step_with_the_next() -> None:
+    rig = LeadRig(delays_ms=[12.0, 18.0, 23.0], lead_ms=5.0).run(goal(12))
+    assert {record.age_ns / MS for record in rig.records} == {35.0}  # the slot 25 ms after a tick
+    assert rig.loop.told.episode.fates == {'sent': 12, 'missed': 0}
+    check_commands(rig)

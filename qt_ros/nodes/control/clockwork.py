@@ -158,16 +158,15 @@ def ticks_apart(
     """
     if command_rate_hz < 1.5 * rate_hz:
         return None
-    lead = lead_s(thinking_s, 1 / command_rate_hz)
-    return None if lead is None else (rate_hz, lead)
+    return rate_hz, lead_s(thinking_s, 1 / command_rate_hz)
 
 
-def lead_s(thinking_s: float, slot_s: float) -> float | None:
-    """Return how long after a tick its first slot should be [s]; None: a whole slot, so that the
-    ticks may lie on slots.
+def lead_s(thinking_s: float, slot_s: float) -> float:
+    """Return how long after a tick its first slot should be [s], 0.25 to 0.9 of a slot.
 
     thinking_s: how long a decision took when it was tried. Now and then it takes half as long
-    again; a decision that misses its slot goes out with the next.
+    again. One slot should come right after that, the first or a later one: were it any closer,
+    decisions would now reach it and now miss it, and commands jump by a slot.
     """
-    lead = max(1.5 * thinking_s + HANDOVER_S, slot_s / 4)
-    return None if lead > 0.9 * slot_s else lead
+    part = (1.5 * thinking_s + HANDOVER_S) % slot_s
+    return part if 0.25 * slot_s < part < 0.9 * slot_s else 0.25 * slot_s
