@@ -40,6 +40,9 @@ action, correlation {PLAN.correlation} from one action to the next): {SHARE:.0%}
 succeed. Each action is held for {REPEAT} steps of 80 Hz. An episode ends with the first success,
 or after {MAX_STEPS} actions: {MAX_STEPS * REPEAT} steps, where Meta-World's own limit is 500. Half
 of each batch are successes for the Q-Transformer, and for one of the clones.
+The noise is milder than in the block study, and drifts about what the expert did: in the mean of
+all episodes the expert is still there, and cloning them all loses little by it, as in the block
+study's pilots with little noise.
 Sized for two cores. Published figures are for more data and larger networks, on starts of their
 own: compare the rows here with each other.
 """
