@@ -39,8 +39,8 @@ from untrained import make_run
 from qt_ros.cadence import cadence_report, row_of
 from qt_ros.cli.console import plain
 from qt_ros.contract import Contract
+from qt_ros.presets import preset_path
 from qt_ros.processes import free_domain
-from qt_ros.resources import resource
 from training.config import load_config
 
 HERE = Path(__file__).resolve().parent
@@ -157,7 +157,7 @@ class Asker:
 
 def record(options: argparse.Namespace, folder: Path) -> tuple[tuple[Cpu, Cpu], int, Path]:
     """Run the five processes; return CPU before and after, the start [ns], and what was heard."""
-    config = load_config(resource(f'config/training/{options.preset}.yaml'), [])
+    config = load_config(preset_path(options.preset), [])
     run = make_run(folder / 'run', contract_of(options).to_yaml(), config)
     heard = folder / 'heard.npz'
     given = {

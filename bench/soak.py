@@ -37,6 +37,7 @@ from untrained import make_run
 from qt_ros.contract import Contract
 from qt_ros.loop.driving import contract_of
 from qt_ros.loop.recording import image_size
+from qt_ros.presets import preset_path
 from qt_ros.processes import NodeGroup
 from qt_ros.resources import resource
 from training.config import load_config
@@ -113,7 +114,7 @@ def soak(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Run the processes and the episodes; return all figures."""
     if options.run is None:
         contract = Contract.load(resource('config/robots/block_arm.yaml'))
-        config = load_config(resource('config/training/tiny.yaml'), [])
+        config = load_config(preset_path('tiny'), [])
         run = make_run(folder / 'run', contract.to_yaml(), config)
     else:
         run, contract = options.run.resolve(), contract_of(options.run)

@@ -257,6 +257,14 @@ class Client:
         self.node.create_subscription(kind, topic, found.append, 100)
         return found
 
+    def change_state(self, transition: int) -> None:
+        """Take the policy through a lifecycle transition, as `ros2 lifecycle set` does."""
+        from lifecycle_msgs.msg import Transition
+        from lifecycle_msgs.srv import ChangeState
+
+        request = ChangeState.Request(transition=Transition(id=transition))
+        assert self.call(ChangeState, '/policy/change_state', request).success
+
     def connect(self, publisher: Any) -> None:
         """Wait until somebody listens to a publisher."""
         self.until(lambda: publisher.get_subscription_count() > 0, what='a subscriber')
@@ -322,6 +330,24 @@ def running(*processes: Process, ready_s: float = 30.0) -> Iterator[tuple[Any, .
         for process in processes:
             process.event('ready', ready_s)
         yield stack.enter_context(Client()), *processes
+
+
+def told(diagnostics: list[Any]) -> str:
+    """Return what /diagnostics said last of the control loop."""
+    found = [s for d in diagnostics for s in d.status if 'control loop' in s.name]
+    return found[-1].message
+
+
+def block_arm(folder: Path, text: str = '') -> tuple[Path, Callable[[], Process]]:
+    """Return an untrained checkpoint for the simulated arm, and a way to start that.
+
+    text: its contract, '' for the one that comes along.
+    """
+    from qt_ros.resources import resource
+
+    text = text or resource('config/robots/block_arm.yaml').read_text(encoding='utf-8')
+    given = {'image_height': 64, 'image_width': 64}
+    return make_checkpoint(folder, text), lambda: node('qt_ros.nodes.sim_robot', given)
 
 
 def converted(bag: str, text: str = CONTRACT) -> Any:

@@ -110,64 +110,54 @@ class Bystander:
             at_s for at_s, _, speed in reversed(self.joints) if np.abs(speed).max() > STANDING
         )
 
-    def told(self) -> str:
-        """Return what /diagnostics said last of the control loop."""
-        found = [s for d in self.diagnostics for s in d.status if 'control loop' in s.name]
-        return found[-1].message
 
-
-def check(watch: Bystander, cause: Callable[[Any], object], reason: str, within_s: float) -> None:
+def check(watch: Bystander, cause: Callable[[], object], reason: str, within_s: float) -> None:
     """Cause something while the arm moves; it must end as an abort, be told of, and stand."""
-    answer_of = watch.drive()
-    answer = answer_of.get_result_async()
+    answer = watch.drive().get_result_async()
     began_s = time.monotonic()
-    cause(answer_of)
+    cause()
     result = watch.client.wait(answer).result
     assert (result.outcome, result.termination) == ('aborted', 'fault')
     assert reason in result.message
-    watch.client.until(lambda: reason in watch.told(), what=f'{reason!r} on /diagnostics')
+    watch.client.until(
+        lambda: reason in policy_rig.told(watch.diagnostics), what=f'{reason!r} on /diagnostics'
+    )
     stood_s = watch.stood_since() - began_s
     assert stood_s < within_s + SLACK_S, f'{reason}: the arm moved for {stood_s:.2f} s'
 
 
 def test_the_arm_stands_whatever_goes_wrong(ros_domain, tmp_path):
     from lifecycle_msgs.msg import Transition
-    from lifecycle_msgs.srv import ChangeState
     from std_msgs.msg import Bool
     from std_srvs.srv import Trigger
 
     text = resource('config/robots/block_arm.yaml').read_text(encoding='utf-8')
     for topic in (CAMERA, JOINTS):
         text = text.replace(f'topic: {topic}', f'topic: /spoilt{topic}')
-    run = policy_rig.make_checkpoint(tmp_path / 'run', text)
-    image = {'image_height': 64, 'image_width': 64}
+    run, start_arm = policy_rig.block_arm(tmp_path / 'run', text)
     with policy_rig.running(
         policy_rig.Process(SPOILER, '--images', CAMERA),
         policy_rig.Process(SPOILER, '--joints', JOINTS),
-        policy_rig.node('qt_ros.nodes.sim_robot', image),
+        start_arm(),
         policy_rig.policy(run, command_rate_hz=30.0, start_timeout_s=30.0),
         ready_s=60.0,
     ) as (client, camera, _, _, policy):
         watch = Bystander(client)
 
-        def change(transition: int) -> None:
-            request = ChangeState.Request(transition=Transition(id=transition))
-            assert client.call(ChangeState, '/policy/change_state', request).success
-
         for what, reason, within_s in STREAMS:
-            check(watch, lambda _, what=what: watch.spoil(what), reason, within_s)
+            check(watch, lambda what=what: watch.spoil(what), reason, within_s)
 
-        check(watch, lambda _: watch.button.publish(Bool(data=True)), 'emergency stop', 0.0)
+        check(watch, lambda: watch.button.publish(Bool(data=True)), 'emergency stop', 0.0)
         assert not client.send_goal(instruction='do it', max_duration_s=1.0).accepted
         watch.button.publish(Bool(data=False))
         assert client.call(Trigger, '/policy/clear_estop', Trigger.Request()).success
 
         deactivated = 'the node was deactivated'
         answer = watch.drive().get_result_async()
-        change(Transition.TRANSITION_DEACTIVATE)
+        client.change_state(Transition.TRANSITION_DEACTIVATE)
         assert deactivated in client.wait(answer).result.message
         watch.stood_since()
-        change(Transition.TRANSITION_ACTIVATE)
+        client.change_state(Transition.TRANSITION_ACTIVATE)
 
         # A network that loses a third of all messages: driven through or stopped at, never wild.
         handle = watch.drive()
@@ -178,5 +168,5 @@ def test_the_arm_stands_whatever_goes_wrong(ros_domain, tmp_path):
         assert result.termination in ('canceled', 'fault'), result
         watch.stood_since()
 
-        check(watch, lambda _: camera.signal(signal.SIGKILL), 'front: newest sample of', 0.55)
+        check(watch, lambda: camera.signal(signal.SIGKILL), 'front: newest sample of', 0.55)
         assert 'Traceback' not in policy.output

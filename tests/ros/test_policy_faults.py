@@ -204,10 +204,8 @@ def test_faults_of_the_policy_end_the_episode_and_not_the_node(ros_domain, run):
 def deactivate(client: policy_rig.Client, handle: Any) -> Any:
     """Deactivate the policy through its lifecycle service; return the result of its goal."""
     from lifecycle_msgs.msg import Transition
-    from lifecycle_msgs.srv import ChangeState
 
-    request = ChangeState.Request(transition=Transition(id=Transition.TRANSITION_DEACTIVATE))
-    assert client.call(ChangeState, '/policy/change_state', request).success
+    client.change_state(Transition.TRANSITION_DEACTIVATE)
     return client.result(handle)
 
 

@@ -13,7 +13,6 @@ pytest.importorskip('rclpy', reason='ROS 2 is not installed')
 pytest.importorskip('q_transformer_ros', reason='the interfaces are not built')
 
 from lifecycle_msgs.msg import Transition
-from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.msg import ParameterType
 from rcl_interfaces.srv import DescribeParameters, GetParameters, ListParameters, SetParameters
 from rclpy.parameter import Parameter
@@ -62,11 +61,6 @@ def _message(name: str, value: Any) -> Any:
     return Message(name=name, value=value)
 
 
-def transition(client: policy_rig.Client, number: int) -> None:
-    request = ChangeState.Request(transition=Transition(id=number))
-    assert client.call(ChangeState, '/policy/change_state', request).success
-
-
 def test_parameters_of_the_policy(ros_domain: int, tmp_path: Path):
     run = policy_rig.make_checkpoint(tmp_path / 'run')
     with policy_rig.running(policy_rig.robot(), policy_rig.policy(run, command_rate_hz=20.0)) as (
@@ -90,10 +84,10 @@ def test_parameters_of_the_policy(ros_domain: int, tmp_path: Path):
         check_dry_run(client)
         assert parameters.refusal('dry_run', False) == ''
         # Cleaned up, it takes another rate, and configures with it.
-        transition(client, Transition.TRANSITION_DEACTIVATE)
-        transition(client, Transition.TRANSITION_CLEANUP)
+        client.change_state(Transition.TRANSITION_DEACTIVATE)
+        client.change_state(Transition.TRANSITION_CLEANUP)
         assert parameters.refusal('command_rate_hz', 10.0) == ''
-        transition(client, Transition.TRANSITION_CONFIGURE)
+        client.change_state(Transition.TRANSITION_CONFIGURE)
         assert 'cannot change now' in parameters.refusal('command_rate_hz', 20.0)
         assert parameters.get('command_rate_hz') == 10.0
 

@@ -10,8 +10,6 @@ import numpy as np
 import policy_rig
 import pytest
 
-from qt_ros.resources import resource
-
 pytest.importorskip('rclpy', reason='ROS 2 is not installed')
 pytest.importorskip('q_transformer_ros', reason='the interfaces are not built')
 
@@ -160,20 +158,11 @@ def test_a_person_takes_over_and_the_recording_says_so(ros_domain, run, tmp_path
     assert there == pytest.approx(0.4, abs=0.05)
 
 
-def block_arm(folder: Path) -> tuple[Path, Any]:
-    """Return an untrained checkpoint for the simulated arm, and a way to start that."""
-    text = resource('config/robots/block_arm.yaml').read_text(encoding='utf-8')
-    given = {'image_height': 64, 'image_width': 64}
-    return policy_rig.make_checkpoint(folder, text), lambda: policy_rig.node(
-        'qt_ros.nodes.sim_robot', given
-    )
-
-
 def test_an_arm_whose_policy_is_killed_stands_still(ros_domain, tmp_path):
     """SIGKILL: no last command. What was commanded is reached within a slot, and held."""
     from sensor_msgs.msg import JointState
 
-    run, start_arm = block_arm(tmp_path / 'run')
+    run, start_arm = policy_rig.block_arm(tmp_path / 'run')
     with policy_rig.running(start_arm(), ready_s=60.0) as (client, *_):
         joints = client.keep(JointState, '/joint_states')
         with policy_rig.policy(run) as policy:
@@ -197,7 +186,7 @@ def test_a_restarted_simulator_is_driven_again(ros_domain, tmp_path):
     from diagnostic_msgs.msg import DiagnosticArray
     from trajectory_msgs.msg import JointTrajectory
 
-    run, start_arm = block_arm(tmp_path / 'run')
+    run, start_arm = policy_rig.block_arm(tmp_path / 'run')
     with policy_rig.Client() as client:
         commands = client.keep(JointTrajectory, '/arm_controller/joint_trajectory')
         diagnostics = client.keep(DiagnosticArray, '/diagnostics')

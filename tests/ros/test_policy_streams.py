@@ -53,9 +53,7 @@ class Watch:
         return handle
 
     def told(self) -> str:
-        """Return what /diagnostics said last of the control loop."""
-        found = [s for d in self.diagnostics for s in d.status if 'control loop' in s.name]
-        return found[-1].message
+        return policy_rig.told(self.diagnostics)
 
     def stands(self) -> None:
         """The last command repeats the one before, no more come, and the arm does not move."""

@@ -14,7 +14,7 @@ from training.learner import Learner
 from training.model import QTransformer
 
 
-def make(cache: Path, config: TrainConfig, size: float = 0.2) -> tuple[Replay, Learner]:
+def make(cache: Path, config: TrainConfig) -> tuple[Replay, Learner]:
     """Return the replay and a learner whose networks differ from each other and from the start."""
     data = Replay(
         [cache],
@@ -26,17 +26,17 @@ def make(cache: Path, config: TrainConfig, size: float = 0.2) -> tuple[Replay, L
     )
     torch.manual_seed(0)
     model = QTransformer(config.model, data.signature)
-    noise(model, size)
+    noise(model)
     learner = Learner(model, config, torch.device('cpu'))
-    noise(learner.target, size)
+    noise(learner.target)
     return data, learner
 
 
 @torch.no_grad()
-def noise(model: torch.nn.Module, size: float = 0.2) -> None:
+def noise(model: torch.nn.Module) -> None:
     """Move every weight a little."""
     for parameter in model.parameters():
-        parameter.add_(size * torch.randn_like(parameter))
+        parameter.add_(0.2 * torch.randn_like(parameter))
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:

@@ -11,6 +11,7 @@ import torch
 
 from bench.untrained import make_run
 from qt_ros.contract import Contract
+from qt_ros.presets import preset_path
 from qt_ros.resources import resource
 from training.config import load_config
 from training.errors import TrainingError
@@ -27,7 +28,7 @@ class Observed:
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two cameras, an untrained network."""
     contract = Contract.load(resource('config/robots/block_arm.yaml'))
-    config = load_config(resource('config/training/tiny.yaml'), [])
+    config = load_config(preset_path('tiny'), [])
     return make_run(tmp_path_factory.mktemp('run'), contract.to_yaml(), config)
 
 
