@@ -10,7 +10,6 @@ is the contract's fallback.
 
 from __future__ import annotations
 
-import queue
 import sys
 import traceback
 from collections.abc import Callable
@@ -30,6 +29,7 @@ from qt_ros.errors import QtRosError
 from qt_ros.nodes.control.checks import check_command_rate, contract_for
 from qt_ros.nodes.control.clockwork import Clockwork, ticks_apart
 from qt_ros.nodes.control.guards import Guards, TeleopListener
+from qt_ros.nodes.control.handover import Handover
 from qt_ros.nodes.control.health import health
 from qt_ros.nodes.control.inference import Inference
 from qt_ros.nodes.control.loop import ControlLoop
@@ -61,7 +61,6 @@ class PolicyNode(LifecycleNode):
         self._inference: Inference | None = None
         self._clockwork: Clockwork | None = None
         self._teleop: TeleopListener | None = None
-        self._results: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._rates: dict[str, int] = {}  # of each topic, messages in the last second
         self._rhythm = Rhythm()
         self._second_is_over = False
@@ -69,7 +68,7 @@ class PolicyNode(LifecycleNode):
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._steps = self.create_publisher(PolicyStep, '~/step', RELIABLE)
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
-        self._wake = self.create_guard_condition(self._on_results)
+        self._handover = Handover(self, self._guarded)
         self.create_timer(1.0, self._on_second, clock=self._steady)
         self._people = Guards(
             self,
@@ -238,8 +237,7 @@ class PolicyNode(LifecycleNode):
         self.loop.start(goal)
 
     def _cancel(self) -> None:
-        if self.loop is not None:
-            self._guarded(lambda: self.loop.cancel(self._now_ns()))
+        self._guarded(lambda: self.loop.cancel(self._now_ns()))
 
     # What the loop causes
 
@@ -309,33 +307,23 @@ class PolicyNode(LifecycleNode):
     # What people and the robot cause
 
     def _stopped(self, reason: str) -> None:
-        if self.loop is not None and self.loop.goal is not None:
-            self._guarded(lambda: self.loop.fault(reason, self._now_ns()))
+        self._guarded(lambda: self.loop.fault(reason, self._now_ns()))
         self._diagnose()
 
     def _teleoperated(self, columns: slice, targets: NDArray[np.float64]) -> None:
-        if self.loop is not None:
-            self._guarded(lambda: self.loop.teleoperate(columns, targets, self._now_ns()))
+        self._guarded(lambda: self.loop.teleoperate(columns, targets, self._now_ns()))
 
     def _offer(self, message: Any, camera: Camera) -> None:
         if self.loop is not None and self.loop.running:
             self._inference.offer(message, camera)
 
-    # The inference thread reports here; the guard condition brings it to the executor.
+    # The inference thread reports here
 
     def _from_prepared(self, goal: Goal, error: str) -> None:
-        self._results.put(lambda: self.loop.on_prepared(goal, error))
-        self._wake.trigger()
+        self._handover.leave(lambda: self.loop.on_prepared(goal, error))
 
     def _from_decided(self, decided: Decided) -> None:
-        self._results.put(lambda: self.loop.on_decided(decided, self._now_ns()))
-        self._wake.trigger()
-
-    def _on_results(self) -> None:
-        while not self._results.empty():
-            result = self._results.get_nowait()
-            if self.loop is not None:
-                self._guarded(result)
+        self._handover.leave(lambda: self.loop.on_decided(decided, self._now_ns()))
 
     # Time
 
@@ -357,7 +345,9 @@ class PolicyNode(LifecycleNode):
         self._guarded(lambda: self.loop.fault(how, now_ns))
 
     def _guarded(self, action: Callable[[], None]) -> None:
-        """Run a step of the loop; whatever it raises ends the episode, not the node."""
+        """Run a step of the loop, if there is one; what it raises ends the episode, not the node."""
+        if self.loop is None:
+            return
         try:
             action()
         except Exception as error:  # noqa: BLE001 - reported; the fallback goes out
