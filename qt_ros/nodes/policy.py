@@ -27,11 +27,12 @@ from rclpy.qos import QoSProfile
 from qt_ros.contract import Camera, Contract
 from qt_ros.errors import QtRosError
 from qt_ros.nodes.control.checks import check_command_rate, contract_for
-from qt_ros.nodes.control.clockwork import Clockwork, ticks_apart
+from qt_ros.nodes.control.clockwork import Clockwork
 from qt_ros.nodes.control.guards import Guards, TeleopListener
 from qt_ros.nodes.control.handover import Handover
 from qt_ros.nodes.control.health import health
 from qt_ros.nodes.control.inference import Inference
+from qt_ros.nodes.control.lead import Lead
 from qt_ros.nodes.control.loop import ControlLoop
 from qt_ros.nodes.control.messages import CommandPublisher, diagnostics, step_message
 from qt_ros.nodes.control.parameters import ParameterGuard, declare_parameters
@@ -60,6 +61,7 @@ class PolicyNode(LifecycleNode):
         self._commands: CommandPublisher | None = None
         self._inference: Inference | None = None
         self._clockwork: Clockwork | None = None
+        self._lead: Lead | None = None
         self._teleop: TeleopListener | None = None
         self._rates: dict[str, int] = {}  # of each topic, messages in the last second
         self._rhythm = Rhythm()
@@ -96,7 +98,7 @@ class PolicyNode(LifecycleNode):
         """Arm: from now on goals are taken."""
         result = super().on_activate(state)
         self.active = True
-        self._clockwork.start()
+        self._clockwork.start(self._lead.value_s())
         for topic in self._commands.unheard():
             self.get_logger().warning(f'nobody listens to {topic}; is the controller running?')
         for problem in self._commands.problems():
@@ -192,9 +194,10 @@ class PolicyNode(LifecycleNode):
         if self.value('teleop_prefix'):
             prefix = self.value('teleop_prefix')
             self._teleop = TeleopListener(self, contract, prefix, self._teleoperated)
-        ticks = ticks_apart(contract.rate_hz, command_rate_hz, self._inference.thinking_s)
+        self._lead = Lead(contract.rate_hz, command_rate_hz, self._inference.thinking_s)
+        ticks_hz = contract.rate_hz if self._lead.spreads and slot_ns is not None else None
         self._clockwork = Clockwork(
-            self, self._steady, command_rate_hz, self._advance, self._clock_jumped, ticks
+            self, self._steady, command_rate_hz, self._advance, self._clock_jumped, ticks_hz
         )
         self._guard.set_policy_id(policy.policy_id)
 
@@ -234,7 +237,7 @@ class PolicyNode(LifecycleNode):
             raise QtRosError('the node was deactivated before the episode began')
         self._clockwork.asked()
         self._listener.count_anew()
-        self.loop.start(goal)
+        self.loop.start(goal, self._clockwork.start(self._lead.value_s()))
 
     def _cancel(self) -> None:
         self._guarded(lambda: self.loop.cancel(self._now_ns()))
@@ -323,7 +326,11 @@ class PolicyNode(LifecycleNode):
         self._handover.leave(lambda: self.loop.on_prepared(goal, error))
 
     def _from_decided(self, decided: Decided) -> None:
-        self._handover.leave(lambda: self.loop.on_decided(decided, self._now_ns()))
+        self._handover.leave(lambda: self._decided(decided, self._now_ns()))
+
+    def _decided(self, decided: Decided, now_ns: int) -> None:
+        self._lead.learn((now_ns - decided.tick.t_ns) / 1e9)
+        self.loop.on_decided(decided, now_ns)
 
     # Time
 
@@ -345,7 +352,7 @@ class PolicyNode(LifecycleNode):
         self._guarded(lambda: self.loop.fault(how, now_ns))
 
     def _guarded(self, action: Callable[[], None]) -> None:
-        """Run a step of the loop, if there is one; what it raises ends the episode, not the node."""
+        """Run a step of the loop, if there is one; what it raises ends only the episode."""
         if self.loop is None:
             return
         try:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from loop_rig import MS, START_NS, Rig, check_commands, goal
 
-from qt_ros.nodes.control.clockwork import HANDOVER_S, lead_s
+from qt_ros.nodes.control.lead import FEWEST, Lead, lead_s
 from qt_ros.nodes.control.records import Tick
 
 
@@ -19,6 +19,7 @@ class LeadRig(Rig):
     """As its base; a slot comes a lead after each tick, and ticks have calls of their own."""
 
     lead_ms: float = 7.0
+    early_slots: int = 0  # of each tick, in which its decision does not go out yet
     tick_jitter_ms: tuple[float, ...] = (0.0,)
 
     def run(self, goal, seconds: float = 5.0) -> Rig:
@@ -34,7 +35,7 @@ class LeadRig(Rig):
             stamp_ns = START_NS + i * 10 * MS
             for topic in ('/eye/compressed', '/joint_states'):
                 self.at(stamp_ns, lambda s=stamp_ns, t=topic: self.sampler.add(t, s, s))
-        self.loop.start(goal)
+        self.loop.start(goal, round((self.lead_ms + self.early_slots * self.slot_ms) * MS))
         while self._queue:
             self._next()
         return self
@@ -111,6 +112,7 @@ def test_every_tick_is_reported_whenever_the_episode_ends(end_ms: float) -> None
     st.lists(st.one_of(st.just(0.0), st.floats(0, 120)), min_size=1, max_size=12),
     st.sampled_from([20, 50]),
     st.floats(0.25, 0.9),
+    st.integers(0, 1),
 )
 def test_commands_lie_within_their_ticks_however_time_goes(
     delays_ms: list[float],
@@ -118,6 +120,7 @@ def test_commands_lie_within_their_ticks_however_time_goes(
     tick_jitter_ms: list[float],
     slot_ms: int,
     lead: float,
+    early_slots: int,
 ) -> None:
     rig = LeadRig(
         slot_ms=slot_ms,
@@ -125,6 +128,7 @@ def test_commands_lie_within_their_ticks_however_time_goes(
         slot_jitter_ms=slot_jitter_ms,
         tick_jitter_ms=tuple(tick_jitter_ms),
         lead_ms=lead * slot_ms,
+        early_slots=early_slots,
         actions=[[0.05, 0.3, 1.0], [-0.05, -0.3, 0.0], [0.1, 0.5, 1.0]],
     )
     rig.run(goal(25))
@@ -134,28 +138,50 @@ def test_commands_lie_within_their_ticks_however_time_goes(
 
 
 @pytest.mark.parametrize(
-    ('thinking_s', 'slot_s', 'found'),
+    ('ready_s', 'slot_s', 'found'),
     [
-        (0.012, 1 / 30, 0.021),  # half as long again, and the way there and back
+        (0.021, 1 / 30, 0.021),
         (0.0, 1 / 30, 1 / 120),  # never closer than a quarter of a slot
-        (0.004, 1 / 50, 0.009),
-        (0.012, 1 / 50, 0.005),  # 21 ms, too slow for a slot: the second one, at 25
-        (0.0115, 1 / 50, 0.005),  # just in time for one is too late half of the time
-        (0.018, 1 / 50, 0.01),  # the second one, at 30
-        (0.5, 1 / 50, 0.013),
+        (0.021, 1 / 50, 0.025),  # too slow for a slot: the second one
+        (0.0185, 1 / 50, 0.025),  # just in time for one is too late half of the time
+        (0.030, 1 / 50, 0.030),  # the second one
+        (0.075, 1 / 50, 0.075),
+        (0.085, 1 / 50, 0.005),  # no slot is left after it: as they come
+        (0.753, 1 / 50, 0.013),
     ],
 )
-def test_how_long_a_lead_is(thinking_s: float, slot_s: float, found: float) -> None:
-    assert lead_s(thinking_s, slot_s) == pytest.approx(found)
+def test_how_long_a_lead_is(ready_s: float, slot_s: float, found: float) -> None:
+    assert lead_s(ready_s, slot_s, 0.1) == pytest.approx(found)
 
 
-@given(st.floats(0.0, 0.3), st.floats(0.005, 0.1))
-def test_a_slot_follows_soon_after_thinking(thinking_s: float, slot_s: float) -> None:
-    done_s = 1.5 * thinking_s + HANDOVER_S
-    lead = lead_s(thinking_s, slot_s)
-    assert 0.25 * slot_s <= lead <= 0.9 * slot_s
-    waits_s = (lead - done_s) % slot_s
-    assert waits_s < 0.36 * slot_s or slot_s - waits_s < 1e-9
+@given(st.floats(0.0, 0.3), st.floats(0.005, 0.1), st.floats(0.05, 1.0))
+def test_a_slot_follows_soon_after_thinking(ready_s: float, slot_s: float, tick_s: float) -> None:
+    lead = lead_s(ready_s, slot_s, tick_s)
+    assert 0.25 * slot_s - 1e-9 <= lead % slot_s <= 0.9 * slot_s + 1e-9
+    assert lead <= max(tick_s - slot_s, 0.9 * slot_s)
+    if ready_s <= tick_s - 2 * slot_s:  # there is time for it
+        assert -1e-9 <= lead - ready_s < 0.36 * slot_s
+
+
+def test_the_lead_is_learnt_from_decisions() -> None:
+    lead = Lead(rate_hz=10.0, command_rate_hz=50.0, thinking_s=0.004)
+    assert lead.value_s() == pytest.approx(0.009)
+    for _ in range(FEWEST - 1):
+        lead.learn(0.016)
+    assert lead.value_s() == pytest.approx(0.009)
+    lead.learn(5.0)  # one that hung says nothing of the others
+    assert lead.value_s() == pytest.approx(0.016)
+    for _ in range(FEWEST):
+        lead.learn(0.027)
+    assert lead.value_s() == pytest.approx(0.027)
+
+
+def test_a_decision_that_is_early_waits_for_its_slot() -> None:
+    rig = LeadRig(delays_ms=[12.0, 3.0, 23.0], lead_ms=5.0, early_slots=1).run(goal(12))
+    assert {record.age_ns / MS for record in rig.records} == {35.0}  # the slot 25 ms after a tick
+    assert len(rig.sent) > 50  # the slots before it repeat what was sent last
+    assert rig.loop.told.episode.fates == {'sent': 12, 'missed': 0}
+    check_commands(rig)
 
 
 def test_decisions_that_take_most_of_a_slot_go_out_in_step_with_the_next() -> None:

@@ -15,7 +15,6 @@ from rclpy.lifecycle import LifecycleNode
 SIM_POLL_S = 0.001  # in simulated time the loop looks at every move of the clock
 STANDING_SLOTS = 3  # without a move: the simulated clock waits
 SETTLE_S = 0.5  # a simulated clock that moves on by itself is not waited for longer
-HANDOVER_S = 0.003  # between the executor and the thread that thinks, there and back
 JUMP_NS = 50_000_000  # between two slots; a clock that is slewed moves far less
 
 
@@ -29,11 +28,11 @@ class Clockwork:
         command_rate_hz: float,
         advance: Callable[[int, int, bool, bool], None],
         jumped: Callable[[str, int], None],
-        ticks: tuple[float, float] | None = None,
+        rate_hz: float | None = None,
     ) -> None:
         """advance(when it was due, when it is, at a tick, at a slot), jumped(how, when it is).
 
-        Times are ROS time [ns]. ticks: their rate [Hz] and how long after a tick a slot is [s];
+        Times are ROS time [ns]. rate_hz: of ticks that lie apart from the slots, see `start`;
         None: ticks lie on slots.
         """
         self._node = node
@@ -48,19 +47,26 @@ class Clockwork:
         self._ticks: Any = None
         if self._sim_time:
             self._timers.append(node.create_timer(SIM_POLL_S, self._on_clock))
-        elif ticks is not None:
-            self._ticks = node.create_timer(1.0 / ticks[0], self._on_tick, clock=steady)
-            self._lead = node.create_timer(ticks[1], self._on_lead, clock=steady)
+        elif rate_hz is not None:
+            self._ticks = node.create_timer(1.0 / rate_hz, self._on_tick, clock=steady)
+            self._lead = node.create_timer(1.0 / rate_hz, self._on_lead, clock=steady)
             self._timers += [self._ticks, self._lead]
         self.stop()
 
-    def start(self) -> None:
-        """Begin to call."""
+    def start(self, lead_s: float = 0.0) -> int:
+        """Begin to call, or begin anew; return how long after each tick a slot comes [ns].
+
+        That is lead_s, or 0 where ticks lie on slots.
+        """
         self._last = None
+        lead_ns = 0 if self._ticks is None else round(lead_s * 1e9)
+        if lead_ns:
+            self._lead.timer_period_ns = lead_ns
         for timer in self._timers:
             timer.reset()
         if self._ticks is not None:
             self._timers[0].cancel()  # slots begin when the first lead is over
+        return lead_ns
 
     def stop(self) -> None:
         """Call no more."""
@@ -146,27 +152,3 @@ class Clockwork:
 def _due_ns(timer: Any, now_ns: int) -> int:
     """Return when a timer's call was due: a late call must not shift the grid."""
     return now_ns - (timer.timer_period_ns - timer.time_until_next_call())
-
-
-def ticks_apart(
-    rate_hz: float, command_rate_hz: float, thinking_s: float
-) -> tuple[float, float] | None:
-    """Return the rate of the ticks [Hz] and how long after one a slot is [s], see `Clockwork`.
-
-    Where a decision is spread over slots, its first one comes as soon as thinking is done. None:
-    ticks lie on slots.
-    """
-    if command_rate_hz < 1.5 * rate_hz:
-        return None
-    return rate_hz, lead_s(thinking_s, 1 / command_rate_hz)
-
-
-def lead_s(thinking_s: float, slot_s: float) -> float:
-    """Return how long after a tick its first slot should be [s], 0.25 to 0.9 of a slot.
-
-    thinking_s: how long a decision took when it was tried. Now and then it takes half as long
-    again. One slot should come right after that, the first or a later one: were it any closer,
-    decisions would now reach it and now miss it, and commands jump by a slot.
-    """
-    part = (1.5 * thinking_s + HANDOVER_S) % slot_s
-    return part if 0.25 * slot_s < part < 0.9 * slot_s else 0.25 * slot_s

@@ -10,8 +10,8 @@ back through `Outputs`. A slot is a point of the command timer's grid, ticks lie
       think..|    |    |    |                a decision is on its way from the slot after it is
              send send send send             made to the slot at t_1, which still belongs to tick 0
 
-The slots may also lie apart from the ticks, as long after them as thinking takes: then commands go
-out sooner after what they are based on.
+The slots may also lie apart from the ticks, as long after them as thinking takes (`lead`): then
+commands go out sooner after what they are based on, and a decision waits for the slot that is its.
 
 Until there is a decision, slots repeat what was sent last. One that is made after the next tick
 began is late, counted and discarded. With one slot a period, or none (in simulated time the clock
@@ -39,14 +39,7 @@ from qt_ros.nodes.control.carried import Carried
 from qt_ros.nodes.control.freshness import Freshness
 from qt_ros.nodes.control.motion import Motion
 from qt_ros.nodes.control.outputs import Outputs
-from qt_ros.nodes.control.records import (
-    OUTCOMES,
-    Decided,
-    EpisodeEnd,
-    Goal,
-    StepRecord,
-    Tick,
-)
+from qt_ros.nodes.control.records import OUTCOMES, Decided, EpisodeEnd, Goal, StepRecord, Tick
 from qt_ros.nodes.control.sending import Sender, in_words
 from qt_ros.nodes.control.telling import Reports, Telling
 from qt_ros.observation import ObservationSampler
@@ -94,7 +87,7 @@ class ControlLoop:
         self.motion.clear()
         self._sender.begin()
         self._prepared = self._asked = False
-        self._t0_ns = 0
+        self._t0_ns = self._lead_ns = 0
         self._next_step = 0
         self._thinking: list[Tick] = []  # on its way: what is decided on, what was just now
         self._pending: Decided | None = None  # what it decided and no slot has taken up yet
@@ -104,12 +97,15 @@ class ControlLoop:
 
     # What the owner calls
 
-    def start(self, goal: Goal) -> None:
-        """Take on a goal; it runs as soon as the policy is prepared and every stream is fresh."""
+    def start(self, goal: Goal, lead_ns: int = 0) -> None:
+        """Take on a goal; it runs as soon as the policy is prepared and every stream is fresh.
+
+        lead_ns: how long after its tick a decision goes out at the earliest.
+        """
         if self.goal is not None:
             raise QtRosError('an episode is running; cancel it or wait for its end')
         self._clear()
-        self.goal = goal
+        self.goal, self._lead_ns = goal, lead_ns
         self._asked = self._outputs.prepare(goal)
 
     def on_prepared(self, goal: Goal, error: str = '') -> None:
@@ -292,8 +288,9 @@ class ControlLoop:
         left = math.floor((end_ns - schedule_ns) / slot_ns + 0.25) + 1
         if left < 1 or now_ns > end_ns + slot_ns // 2:
             return
-        decided, self._pending = self._pending, None
-        if decided is not None:
+        own = schedule_ns + slot_ns // 4 >= self._tick_ns(step) + self._lead_ns
+        if own and self._pending is not None:
+            decided, self._pending = self._pending, None
             self._take_up(decided, now_ns)
         start_s = time.perf_counter()
         limited = self.motion.command(left, now_ns)
