@@ -37,12 +37,11 @@ def run_cell(cell: Cell, study: Study) -> bool:
         config = load_config(study.preset, [*study.overrides, *method.overrides, *seed])
         data, digest = ready_data(cell.out, study, cell.seed)
         _claim(cell, config, digest)
-        twin = _twin(cell)
-        trained = _train(cell, config, data / 'train') if twin is None else _trained(twin)
+        trained = _train(cell, config, data / 'train')
         if trained is None:
             return False
         began = time.process_time()
-        rows = study.evaluate((twin or cell).folder / 'run', data, cell.seed)
+        rows = study.evaluate(cell.folder / 'run', data, cell.seed)
         judging_s = time.process_time() - began
         _write_result(cell, study.columns, rows, {**trained, 'cpu_judging_s': judging_s})
     return True
@@ -62,27 +61,6 @@ def _claim(cell: Cell, config: TrainConfig, digest: str) -> None:
             f'{cell.folder} was begun with other {what}; finish it with the version of the'
             ' code that began it, choose another --out, or delete it'
         )
-
-
-def _twin(cell: Cell) -> Cell | None:
-    """Return a finished cell of another study with the same settings and data, None without one.
-
-    Its training would be repeated step by step.
-    """
-    mine = read_json(cell.folder / 'cell.json')
-    for found in sorted((cell.out / 'cells').glob(f'*/*/seed_{cell.seed}/cell.json')):
-        twin = Cell(cell.out, found.parts[-4], found.parts[-3], cell.seed)
-        trained = twin.done and (twin.folder / 'run').is_dir()
-        if twin.study != cell.study and trained and read_json(found) == mine:
-            return twin
-    return None
-
-
-def _trained(twin: Cell) -> dict[str, Any]:
-    """Return the figures of a training that took place elsewhere; its time counts there."""
-    there = read_json(twin.result)
-    note = '; '.join(filter(None, [f'the network is that of {twin}', there['note']]))
-    return {'train_steps': there['train_steps'], 'cpu_training_s': 0.0, 'note': note}
 
 
 def _train(cell: Cell, config: TrainConfig, cache: Path) -> dict[str, Any] | None:

@@ -27,9 +27,10 @@ COLUMNS = (
     *('task', 'moment', 'precision', 'recall', 'f1', 'f1_always_yes'),
     *('threshold', 'episodes', 'positives'),
 )
+STEPS = 6000
 OWN, OTHER = 'own instruction', 'own and other instructions'
 METHODS = (
-    Method('as_is', 'without relabelling', HALF),  # the Q-Transformer of `multitask`
+    Method('as_is', 'without relabelling', HALF),
     Method('relabelled', 'a quarter relabelled', (*HALF, 'data.relabel_fraction=0.25')),
 )
 
@@ -45,7 +46,7 @@ episode is asked about once more, with another task's instruction, which it cann
 
 def study(quick: bool = False) -> Study:
     """Return the study; its data are those of `multitask`."""
-    steps = 12 if quick else multitask.STEPS
+    steps = 12 if quick else STEPS
     language = multitask.LANGUAGE
     return Study(
         name='predictor',

@@ -182,12 +182,3 @@ def test_many_tasks_and_the_predictor_share_their_data(tmp_path):
     assert [row['moment'] for row in rows] == ['start', 'start', 'end', 'end']
     assert all(0 <= row[name] <= 1 for row in rows for name in ('precision', 'recall', 'f1'))
     assert [path.name for path in (tmp_path / 'data').iterdir() if path.is_dir()] == ['multitask']
-    # Without relabelling it is the network of `multitask`: judged, not trained again.
-    plain = Cell(tmp_path, 'predictor', 'as_is', 0)
-    assert run_cell(plain, load_study('predictor', quick=True))
-    result = read_json(plain.result)
-    assert result['note'] == 'the network is that of multitask q_transformer seed 0'
-    assert len(result['rows']) == 4
-    assert result['cpu_training_s'] == 0
-    assert (judged.folder / 'run').is_dir()
-    assert not (plain.folder / 'run').exists()
