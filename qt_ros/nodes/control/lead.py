@@ -52,12 +52,12 @@ def lead_s(ready_s: float, slot_s: float, tick_s: float) -> float:
     """Return how long after a tick its decision goes out [s].
 
     ready_s: how long after the tick it is as good as always there. Slots keep 0.25 to 0.9 of
-    their period away from ticks, which have work of their own. Where the lead leaves no slot
-    before the next tick, decisions go out as they come.
+    their period away from ticks, which have work of their own. Where less than half of the tick
+    would be left to do what was decided, decisions go out as they come.
     """
     slots, part_s = divmod(ready_s, slot_s)
     if part_s >= 0.9 * slot_s:
         slots, part_s = slots + 1, 0.0
     part_s = max(part_s, 0.25 * slot_s)
     found_s = slots * slot_s + part_s
-    return found_s if found_s <= tick_s - slot_s else part_s
+    return found_s if found_s <= tick_s / 2 else part_s
