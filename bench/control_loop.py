@@ -6,8 +6,9 @@
 Five processes on loopback: a robot (two cameras of 640x480 JPEGs near 30 Hz, joint states at
 500 Hz), the policy node with an untrained network of the preset, a bare timer node that publishes
 a constant at the same rate (the floor: what this machine and this middleware can do), a receiver,
-and this one, which asks for an episode. The receiver stamps what comes on arrival by the monotonic
-clock. From that:
+and this one, which asks for a short episode, for the node to learn how long thinking takes, and
+for the one that is measured. The receiver stamps what comes on arrival by the monotonic clock.
+From that:
 
     period        between arrivals of commands, beside the same of the bare timer's constant
     command age   arrival of a decision's first command minus the newest image that it is based on
@@ -44,7 +45,8 @@ from qt_ros.processes import free_domain
 from training.config import load_config
 
 HERE = Path(__file__).resolve().parent
-SETTLE_S = 3.0  # of the episode, before anything is measured
+LEARN_S = 6.0  # the episode before, from which the node learns how long thinking takes
+SETTLE_S = 1.0  # of the measured episode, before anything is measured
 SAME_NS = 1_000_000  # two times of one command differ by less: the age is told as a float32
 GOALS = {  # of 30 Hz commands and 10 Hz decisions: less than so many ms, or % of a core
     'period std': 1.0,
@@ -183,6 +185,7 @@ def record(options: argparse.Namespace, folder: Path) -> tuple[tuple[Cpu, Cpu], 
         thread = peers['policy'].event('inference')
         asker = Asker()
         stack.callback(asker.close)
+        asker.result(asker.run(LEARN_S), LEARN_S + 30.0)
         future = asker.run(SETTLE_S + options.seconds)
         time.sleep(SETTLE_S)
         start_ns = time.monotonic_ns()
