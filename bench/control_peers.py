@@ -151,7 +151,7 @@ def policy() -> int:
     def tell() -> None:
         while True:
             for thread in threading.enumerate():
-                if thread.name == 'inference':
+                if thread.name == 'inference' and thread.native_id:  # it has begun
                     announce('inference', pid=os.getpid(), thread=thread.native_id)
                     return
             time.sleep(0.05)
