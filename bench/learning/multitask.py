@@ -56,8 +56,8 @@ words were; rows named *other words* are trained instructions said differently
 
 More steps do not help, on the contrary: with 6000 of them (one seed) the same network pushed in 30
 of 48 scenes, picked in 6, and in 9 of 120 with held out instructions, while the training loss went
-on falling to the end. Why was not tested; {DEMONSTRATIONS} demonstrations of each instruction,
-learnt by heart, are the first thing to look at.
+on falling to the end. It has not learnt the episodes by heart: in scenes of its demonstrations it
+does no better (0 of 15 picked, 3 of 15 pushed) than in new ones (0, 5). The reason is not known.
 """
 
 
