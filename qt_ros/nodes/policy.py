@@ -98,7 +98,7 @@ class PolicyNode(LifecycleNode):
         """Arm: from now on goals are taken."""
         result = super().on_activate(state)
         self.active = True
-        self._clockwork.start(self._lead.value_s())
+        self._clockwork.start()
         for topic in self._commands.unheard():
             self.get_logger().warning(f'nobody listens to {topic}; is the controller running?')
         for problem in self._commands.problems():
@@ -191,11 +191,10 @@ class PolicyNode(LifecycleNode):
             self.value('takeover_timeout_s'),
             self._listener.listen,
         )
-        if self.value('teleop_prefix'):
-            prefix = self.value('teleop_prefix')
+        if prefix := self.value('teleop_prefix'):
             self._teleop = TeleopListener(self, contract, prefix, self._teleoperated)
-        self._lead = Lead(contract.rate_hz, command_rate_hz, self._inference.thinking_s)
-        ticks_hz = contract.rate_hz if self._lead.spreads and slot_ns is not None else None
+        self._lead = Lead(contract.rate_hz, slot_ns, self._inference.thinking_s)
+        ticks_hz = contract.rate_hz if self._lead.spreads else None
         self._clockwork = Clockwork(
             self, self._steady, command_rate_hz, self._advance, self._clock_jumped, ticks_hz
         )
@@ -237,7 +236,9 @@ class PolicyNode(LifecycleNode):
             raise QtRosError('the node was deactivated before the episode began')
         self._clockwork.asked()
         self._listener.count_anew()
-        self.loop.start(goal, self._clockwork.start(self._lead.value_s()))
+        lead_ns = round(self._lead.value_s() * 1e9)
+        self._clockwork.start(lead_ns)
+        self.loop.start(goal, lead_ns)
 
     def _cancel(self) -> None:
         self._guarded(lambda: self.loop.cancel(self._now_ns()))

@@ -164,7 +164,7 @@ def test_a_slot_follows_soon_after_thinking(ready_s: float, slot_s: float, tick_
 
 
 def test_the_lead_is_learnt_from_decisions() -> None:
-    lead = Lead(rate_hz=10.0, command_rate_hz=50.0, thinking_s=0.004)
+    lead = Lead(rate_hz=10.0, slot_ns=20 * MS, thinking_s=0.004)
     assert lead.value_s() == pytest.approx(0.009)
     for _ in range(FEWEST - 1):
         lead.learn(0.016)

@@ -53,20 +53,18 @@ class Clockwork:
             self._timers += [self._ticks, self._lead]
         self.stop()
 
-    def start(self, lead_s: float = 0.0) -> int:
-        """Begin to call, or begin anew; return how long after each tick a slot comes [ns].
+    def start(self, lead_ns: int = 0) -> None:
+        """Begin to call, or begin anew.
 
-        That is lead_s, or 0 where ticks lie on slots.
+        lead_ns: how long after each tick a slot comes, where they lie apart; 0: anywhere.
         """
         self._last = None
-        lead_ns = 0 if self._ticks is None else round(lead_s * 1e9)
         if lead_ns:
             self._lead.timer_period_ns = lead_ns
         for timer in self._timers:
             timer.reset()
         if self._ticks is not None:
             self._timers[0].cancel()  # slots begin when the first lead is over
-        return lead_ns
 
     def stop(self) -> None:
         """Call no more."""

@@ -1,13 +1,13 @@
 """How long after a tick its decision goes out, where decisions are spread over slots.
 
-    tick         slot      slot      tick
-    |-------------|---------|--- ... --|
-     thinks...... | ^ the first command, a lead after the tick
-                  ^ a slot that some decisions would reach and some miss
+    tick                 slot           slot
+    |----------------------|--------------|--- ...
+    | thinks ........      |
+    | thinks .... (waits)  |              both go out here, a lead after their tick
 
-Were a decision taken up by whichever slot comes next, now the one and now the other, the period
-between decisions would jump by a slot. So slots lie where thinking is mostly done, and
-a decision that is early waits for its own.
+Were a decision taken up by whichever slot comes next, now by one and now by another, the period
+between decisions would jump by a slot. So slots lie where thinking is mostly done, and a decision
+that is early waits for its own.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ NEWEST = 200
 class Lead:
     """Learns from decisions how long they take, and says when they go out."""
 
-    def __init__(self, rate_hz: float, command_rate_hz: float, thinking_s: float) -> None:
-        """thinking_s: how long a decision took when it was tried."""
-        self._tick_s, self._slot_s = 1 / rate_hz, 1 / command_rate_hz
-        self.spreads = command_rate_hz >= 1.5 * rate_hz  # a decision has several slots to go to
+    def __init__(self, rate_hz: float, slot_ns: int | None, thinking_s: float) -> None:
+        """slot_ns: as `ControlLoop` has it. thinking_s: how long a decision took when tried."""
+        self._tick_s, self._slot_s = 1 / rate_hz, (slot_ns or 0) / 1e9
+        # A decision has several slots to go to; their rate is a multiple of the ticks'.
+        self.spreads = slot_ns is not None and 1.5 * self._slot_s < self._tick_s
         self._at_first_s = AT_FIRST * thinking_s + HANDOVER_S
         self._ready_s: deque[float] = deque(maxlen=NEWEST)
 
@@ -54,9 +55,9 @@ class Lead:
 def lead_s(ready_s: float, slot_s: float, tick_s: float) -> float:
     """Return how long after a tick its decision goes out [s].
 
-    ready_s: how long after the tick it is mostly there. Slots keep 0.25 to 0.9 of
-    their period away from ticks, which have work of their own. Where less than half of the tick
-    would be left to do what was decided, decisions go out as they come.
+    ready_s: how long after the tick it is mostly there. Slots keep 0.25 to 0.9 of their period
+    away from ticks, which have work of their own. Where less than half of the tick would be left
+    to do what was decided, decisions go out as they come.
     """
     slots, part_s = divmod(ready_s, slot_s)
     if part_s >= 0.9 * slot_s:
