@@ -57,7 +57,8 @@ words were; rows named *other words* are trained instructions said differently
 More steps do not help, on the contrary: with 6000 of them (one seed) the same network pushed in 30
 of 48 scenes, picked in 6, and in 9 of 120 with held out instructions, while the training loss went
 on falling to the end. It has not learnt the episodes by heart: in scenes of its demonstrations it
-does no better (0 of 15 picked, 3 of 15 pushed) than in new ones (0, 5). The reason is not known.
+does no better (0 of 15 picked, 3 of 15 pushed) than in new ones (0, 5), by a look that no command
+repeats. The reason is not known.
 """
 
 
